@@ -1,0 +1,1 @@
+"""Driven adapters, one package per technology; each implements ports and raises the domain's errors only."""

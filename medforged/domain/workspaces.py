@@ -1,0 +1,69 @@
+"""Owns how workspaces and their snapshots are named and what is known about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from uuid import UUID
+
+__all__ = ["OWNER_GID", "OWNER_UID", "Snapshot", "SnapshotKind", "Workspace", "WorkspaceKey", "snapshot_name"]
+
+# contract.md section 3: workspaces and session processes belong to 1000:1000.
+OWNER_UID = 1000
+OWNER_GID = 1000
+
+
+class SnapshotKind(StrEnum):
+    """Why a snapshot was taken; the first part of its name."""
+
+    STOP = "stop"
+    DEATH = "death"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceKey:
+    """Identifies a workspace. Every dataset name and path is derived from it, never passed around."""
+
+    user_id: UUID
+    session_id: UUID
+
+    @property
+    def relative(self) -> str:
+        """`<user_id>/<session_id>`, relative to the workspaces' root."""
+        return f"{self.user_id}/{self.session_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A workspace that exists: its dataset's (or directory's) name and where it is mounted."""
+
+    key: WorkspaceKey
+    dataset: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot that exists. `name` is the part after `@`."""
+
+    key: WorkspaceKey
+    dataset: str
+    name: str
+    created_at: datetime
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.dataset}@{self.name}"
+
+
+def snapshot_name(kind: SnapshotKind, at: datetime) -> str:
+    """`stop-<unixms>` or `death-<unixms>` for an aware time.
+
+    >>> snapshot_name(SnapshotKind.STOP, datetime(2026, 2, 17, 4, 58, 24, 293000, tzinfo=UTC))
+    'stop-1771304304293'
+    """
+    delta = at - datetime(1970, 1, 1, tzinfo=UTC)
+    milliseconds = delta.days * 86_400_000 + delta.seconds * 1000 + delta.microseconds // 1000
+    return f"{kind.value}-{milliseconds}"

@@ -1,0 +1,31 @@
+"""Owns what the daemon needs from the host's packet filter and bridge."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from medforged.domain.adapters import AdapterDescription
+from medforged.domain.containers import SessionNetwork
+from medforged.domain.isolation import IsolationReport
+
+__all__ = ["Isolation"]
+
+
+class Isolation(Protocol):
+    """Keeps sessions apart. On the sessions' bridge only `proxy` may open a connection to a session, on any
+    port or protocol, IPv6 included; sessions may open none to the host. Raises IsolationError."""
+
+    def describe(self) -> AdapterDescription: ...
+
+    async def ensure(self, network: SessionNetwork, proxy: IPv4Address) -> IsolationReport:
+        """Bring every layer into place and say what had to be changed; cheap when nothing has to be."""
+        ...
+
+    async def verify(self, network: SessionNetwork, proxy: IPv4Address) -> IsolationReport:
+        """Probe with live traffic between endpoints of its own on the bridge, and remove them again."""
+        ...
+
+    async def remove(self, network: SessionNetwork) -> None:
+        """Take away the daemon's own chains and port settings, and nothing else."""
+        ...

@@ -1,0 +1,55 @@
+"""Owns what the daemon needs from workspace storage."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from medforged.domain.adapters import AdapterDescription
+from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey
+
+__all__ = ["WorkspaceStore"]
+
+
+class WorkspaceStore(Protocol):
+    """Workspaces and their snapshots. All operations are idempotent and raise WorkspaceError."""
+
+    def describe(self) -> AdapterDescription: ...
+
+    def locate(self, key: WorkspaceKey) -> Workspace:
+        """The name and mount point that this key has, whether or not it exists. Does no I/O."""
+        ...
+
+    async def prepare(self) -> None:
+        """Make the root under which workspaces live; called once at start.
+
+        Raises WorkspaceError with a remedy when the pool or directory cannot be used.
+        """
+        ...
+
+    async def create(self, key: WorkspaceKey, quota_bytes: int | None) -> Workspace:
+        """Create and mount an empty workspace owned by 1000:1000 mode 0700; one that exists is mounted and returned.
+
+        A quota is set at creation; None means unlimited. On failure nothing is left behind.
+        """
+        ...
+
+    async def exists(self, key: WorkspaceKey) -> bool: ...
+
+    async def snapshot(self, key: WorkspaceKey, name: str) -> Snapshot:
+        """Take snapshot `name` (see `snapshot_name`); one of that name that exists is returned unchanged."""
+        ...
+
+    async def snapshots(self, key: WorkspaceKey) -> tuple[Snapshot, ...]:
+        """The workspace's snapshots, oldest first; empty when the workspace does not exist."""
+        ...
+
+    async def discard(self, key: WorkspaceKey) -> None:
+        """Destroy a workspace that was created for a session that never became ready. Absent: no error.
+
+        Refuses (WorkspaceError) when the workspace has snapshots, so that it can never destroy kept work.
+        """
+        ...
+
+    async def keys(self) -> tuple[WorkspaceKey, ...]:
+        """Every workspace under the root whose name is a key; anything else there is ignored."""
+        ...
