@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -78,7 +78,7 @@ class DaemonClient:
                 f"cannot read the daemon's answer to {method.name}: {error}; are client and daemon of one version?",
             ) from error
 
-    async def watch(self, since: int | None = None, epoch: UUID | None = None) -> AsyncIterator[WatchEvent]:
+    async def watch(self, since: int | None = None, epoch: UUID | None = None) -> AsyncGenerator[WatchEvent, None]:
         """One watch stream, from a revision on where given; ends with DaemonError when it is lost or falls silent."""
         params = {} if since is None or epoch is None else {"since": str(since), "epoch": str(epoch)}
         timeout = aiohttp.ClientTimeout(
@@ -119,7 +119,7 @@ class DaemonClient:
             reason = "it did not answer in time"
         else:
             remedy = "see its log or journalctl -u medforged"
-            reason = f"the connection was lost ({error or type(error).__name__})"
+            reason = f"the connection was lost ({str(error) or type(error).__name__})"
         return DaemonError(ErrorCode.UNREACHABLE, f"cannot reach the daemon at {self._socket}: {reason}; {remedy}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from uuid import UUID
 
 from medforged.client.errors import DaemonError
@@ -17,7 +17,7 @@ _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 1.0
 
 
-async def watch_forever(client: DaemonClient) -> AsyncIterator[WatchEvent | DaemonError]:
+async def watch_forever(client: DaemonClient) -> AsyncGenerator[WatchEvent | DaemonError, None]:
     """Every event, resumed after each loss from the last revision seen; a loss itself is yielded as the DaemonError.
 
     Retries wait from 50 ms, doubling up to 1 s, so that a restarted daemon is heard again within about a second.

@@ -1,10 +1,11 @@
 """Owns the lines of the watch stream, `GET /v1/watch`.
 
 The stream is NDJSON, one event a line, told apart by `type`. Without `since` it begins with every active session
-(`session` events) and a `synced` event; then every change follows as it happens. With `since=<revision>&epoch=<epoch>`
-it begins with what has changed since, ended sessions included. Another epoch means another database: the daemon then
-answers as if `since` had not been given. `relist` in `synced` tells the reader that the events before it were the whole
-list of active sessions, so that it forgets whatever else it knew. A `heartbeat` comes at least every `HEARTBEAT_SECONDS`, so that silence means loss.
+(`session` events) and a `synced` event; then every change follows as it happens. With
+`since=<revision>&epoch=<epoch>` it begins with what has changed since, ended sessions included. Another epoch means
+another database: the daemon then answers as if `since` had not been given. `relist` in `synced` tells the reader that
+the events before it were the whole list of active sessions, so that it forgets whatever else it knew. A `heartbeat`
+comes at least every `HEARTBEAT_SECONDS`, so that silence means loss.
 """
 
 from __future__ import annotations
