@@ -17,7 +17,8 @@
         │   ├── ContainerMissing
         │   └── ContainerUnavailable   the container engine itself does not answer
         ├── IsolationError
-        └── NotReady               the IDE's port did not answer in time
+        ├── NotReady               the IDE's port did not answer in time
+        └── CreateFailed           a session could not be started; its record and the journal say why
 
 Messages have the form "cannot X: reason" and say what to do where something can be done.
 Constructing an error never logs; whoever handles it logs it once.
@@ -29,6 +30,7 @@ __all__ = [
     "ContainerError",
     "ContainerMissing",
     "ContainerUnavailable",
+    "CreateFailed",
     "GpuError",
     "HostError",
     "IsolationError",
@@ -121,3 +123,7 @@ class IsolationError(HostError):
 
 class NotReady(HostError):
     """The IDE's port did not answer before the deadline."""
+
+
+class CreateFailed(HostError):
+    """A session could not be started; what was made for it is undone, or recorded to be undone."""

@@ -1,0 +1,220 @@
+"""Owns the daemon's settings: every key, its unit and its default; docs/reference/configuration.md is made from it.
+
+Read once at start by `load_settings`: `[section] key` in the TOML file, or `MEDFORGED_<SECTION>__<KEY>` in the
+environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from medforged import configuration
+from medforged.domain.packs import DEFAULT_PACK_ID, Pack
+from medforged.logs import LogFormat
+
+__all__ = ["ALIASES", "DEFAULT_PATH", "PREFIX", "Settings", "load_settings", "network_of", "packs_of", "simulated"]
+
+DEFAULT_PATH = Path("/etc/medforge/medforged.toml")
+PREFIX = "MEDFORGED_"
+# Names that the product's documents use for these settings.
+ALIASES = {
+    "SESSION_POLL_INTERVAL_SECONDS": "sessions.poll_interval_seconds",
+    "SESSION_POLL_BACKOFF_MAX_SECONDS": "sessions.poll_backoff_max_seconds",
+    "PACK_IMAGE": "packs.default_image",
+}
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
+_GIB = 1024**3
+
+
+class Daemon(msgspec.Struct, frozen=True, kw_only=True):
+    """The process and its socket."""
+
+    instance: Name = "medforge"
+    """Tells this installation's containers and firewall chains from another's on the same host."""
+    socket: str = "/run/medforge/medforged.sock"
+    socket_group: str = "medforge"
+    """Group that owns the socket (mode 0660): operators, and the facade's user."""
+    operator_group: str = "medforge"
+    """Members may call every method."""
+    facade_user: str = "medforge-facade"
+    """The facade's user; it may call only what end users need, whatever groups it is in."""
+    state_directory: str = "/var/lib/medforge"
+    """Where the database lives."""
+    log_format: LogFormat = "auto"
+    """json, console, or auto: console on a terminal."""
+
+
+class Adapters(msgspec.Struct, frozen=True, kw_only=True):
+    """Which adapter serves each part. `auto` takes the real one where the host has it."""
+
+    gpus: Literal["auto", "nvml", "simulated"] = "auto"
+    workspaces: Literal["auto", "libzfs_core", "zfs", "directories", "simulated"] = "auto"
+    containers: Literal["docker", "simulated"] = "docker"
+    isolation: Literal["iptables", "simulated"] = "iptables"
+
+
+class Gpus(msgspec.Struct, frozen=True, kw_only=True):
+    """Discovery and watching of GPUs."""
+
+    simulated_count: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 7
+    """How many GPUs the simulated driver has."""
+    poll_interval_seconds: Positive = 5.0
+    """How often readings and health are refreshed."""
+
+
+class Workspaces(msgspec.Struct, frozen=True, kw_only=True):
+    """Where sessions' files live."""
+
+    pool: str = "tank"
+    """The ZFS pool; datasets are `<pool>/<root>/<user>/<session>`."""
+    root: str = "medforge/workspaces"
+    mount_root: str = ""
+    """Where the root is mounted; empty means `/<pool>/<root>`."""
+    directory: str = "/var/lib/medforge/workspaces"
+    """Used only on a host without ZFS."""
+    quota_bytes: Annotated[int, msgspec.Meta(ge=0)] = 50 * _GIB
+    """Quota of each workspace in bytes; 0 means none."""
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """The sessions' network (contract.md section 6)."""
+
+    name: str = "medforge-public-sessions"
+    bridge: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,14}$")] = "mf-public"
+    """Name of the bridge interface; at most 15 characters, the kernel's limit."""
+    subnet: str = "172.30.0.0/24"
+    proxy_address: str = "172.30.0.2"
+    """Caddy's fixed address, the only one that may open a connection to a session."""
+
+
+class Containers(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of each session's container, and patience with it."""
+
+    docker_socket: str = "/var/run/docker.sock"
+    memory_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024**2)] = 16 * _GIB
+    shm_bytes: Annotated[int, msgspec.Meta(ge=1024**2)] = 2 * _GIB
+    cpus: Positive = 8.0
+    """CPU cores, fractions allowed; a value above the host's number of cores is lowered to it."""
+    pids: Annotated[int, msgspec.Meta(ge=64)] = 4096
+    start_timeout_seconds: Positive = 60.0
+    """How long a container may take from its start until its IDE answers."""
+    stop_grace_seconds: Positive = 10.0
+    """How long a container may take to end by itself before it is killed."""
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True):
+    """Recovery of sessions."""
+
+    poll_interval_seconds: Positive = 30.0
+    poll_backoff_max_seconds: Positive = 300.0
+    """After failures the interval doubles up to this."""
+    isolation_interval_seconds: Positive = 3.0
+    """How often isolation is re-asserted."""
+
+
+class NamedPack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An additional pack. `image` is pinned by digest."""
+
+    id: str
+    name: str
+    image: str
+
+
+class Packs(msgspec.Struct, frozen=True, kw_only=True):
+    """What sessions run."""
+
+    default_image: str = ""
+    """The default pack's image, `name[:tag]@sha256:<digest>`; `ops/images pack` prints it."""
+    additional: list[NamedPack] = []
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set, one field a section."""
+
+    daemon: Daemon = Daemon()
+    adapters: Adapters = Adapters()
+    gpus: Gpus = Gpus()
+    workspaces: Workspaces = Workspaces()
+    network: Network = Network()
+    containers: Containers = Containers()
+    sessions: Sessions = Sessions()
+    packs: Packs = Packs()
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings, checked as far as they can be without looking at the host. Raises ConfigurationError."""
+    settings = configuration.load(path, Settings, environ, PREFIX, ALIASES)
+    _check_network(settings.network)
+    packs_of(settings)
+    for key, value in (("pool", settings.workspaces.pool), ("root", settings.workspaces.root)):
+        if not value or value.startswith(("/", "-")) or ".." in value.split("/") or any(c in value for c in "@# \n"):
+            raise configuration.ConfigurationError(
+                f"workspaces.{key}: {value!r} is not a dataset's name; write it without leading slash, spaces, @ and #"
+            )
+    return settings
+
+
+def network_of(settings: Network) -> tuple[IPv4Network, IPv4Address]:
+    """The parsed subnet and proxy address of checked settings."""
+    return IPv4Network(settings.subnet), IPv4Address(settings.proxy_address)
+
+
+def packs_of(settings: Settings) -> tuple[Pack, ...]:
+    """The packs, the default one first. Raises ConfigurationError for one that is not pinned by digest."""
+    packs = [Pack(DEFAULT_PACK_ID, "default", settings.packs.default_image)] if settings.packs.default_image else []
+    for extra in settings.packs.additional:
+        try:
+            packs.append(Pack(msgspec.convert(extra.id, type=type(DEFAULT_PACK_ID)), extra.name, extra.image))
+        except msgspec.ValidationError as error:
+            raise configuration.ConfigurationError(
+                f"packs.additional: the id {extra.id!r} of pack {extra.name!r} is not a UUID; `uuidgen` makes one"
+            ) from error
+    for pack in packs:
+        name, at, digest = pack.image.partition("@sha256:")
+        if not (name and at and len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
+            raise configuration.ConfigurationError(
+                f"pack {pack.name!r}: the image {pack.image!r} is not pinned by digest; "
+                "write name@sha256:<64 hex digits>"
+            )
+    if len({pack.id for pack in packs}) != len(packs):
+        raise configuration.ConfigurationError("packs: two packs have the same id; give each its own")
+    return tuple(packs)
+
+
+def simulated(settings: Settings, directory: Path) -> Settings:
+    """The `--simulate` profile: every adapter simulated, state and socket in one directory, no root needed."""
+    return msgspec.structs.replace(
+        settings,
+        daemon=msgspec.structs.replace(
+            settings.daemon, socket=str(directory / "medforged.sock"), state_directory=str(directory), socket_group=""
+        ),
+        adapters=Adapters(gpus="simulated", workspaces="simulated", containers="simulated", isolation="simulated"),
+        packs=msgspec.structs.replace(
+            settings.packs, default_image=settings.packs.default_image or f"simulated@sha256:{'0' * 64}"
+        ),
+    )
+
+
+def _check_network(network: Network) -> None:
+    try:
+        subnet, proxy = network_of(network)
+    except ValueError as error:
+        raise configuration.ConfigurationError(
+            f"network: {error}; write network.subnet like 172.30.0.0/24 and network.proxy_address like 172.30.0.2"
+        ) from error
+    if subnet.prefixlen > 26 or subnet.prefixlen < 16:
+        raise configuration.ConfigurationError(
+            f"network.subnet: {subnet} must be between a /16 and a /26, so that fixed addresses and sessions both fit"
+        )
+    if int(proxy) - int(subnet.network_address) not in range(2, 16):
+        raise configuration.ConfigurationError(
+            f"network.proxy_address: {proxy} must be one of the addresses 2 to 15 of {subnet}; "
+            "the rest belongs to sessions"
+        )

@@ -1,0 +1,94 @@
+"""Owns keeping sessions apart: established before the first session, re-asserted all the time, known when broken."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address
+
+from medforged.domain.containers import NetworkSpec, SessionNetwork
+from medforged.domain.errors import ContainerError, ContainerMissing, IsolationError
+from medforged.domain.isolation import IsolationReport
+from medforged.ports.containers import ContainerRuntime
+from medforged.ports.isolation import Isolation
+from medforged.services.journal import Journal
+
+__all__ = ["IsolationGuard"]
+
+
+class IsolationGuard:
+    """`problem` is None while isolation holds; otherwise the sentence that refuses new sessions."""
+
+    def __init__(
+        self,
+        isolation: Isolation,
+        containers: ContainerRuntime,
+        spec: NetworkSpec,
+        proxy: IPv4Address,
+        journal: Journal,
+    ) -> None:
+        self._isolation = isolation
+        self._containers = containers
+        self._spec = spec
+        self._proxy = proxy
+        self._journal = journal
+        self._serial = asyncio.Lock()
+        self.problem: str | None = "isolation has not been established yet"
+
+    async def establish(self) -> None:
+        """Make the network and every layer, and probe them with traffic. The outcome is in `problem`."""
+        async with self._serial:
+            try:
+                network = await self._containers.ensure_network(self._spec)
+                report = await self._isolation.ensure(network, self._proxy)
+                if report.holds:
+                    # In place is not yet proven: sessions wait until traffic has shown it.
+                    report = await self._isolation.verify(network, self._proxy)
+                self._note(report)
+            except (IsolationError, ContainerError) as error:
+                self._broken(str(error))
+
+    async def assert_again(self) -> None:
+        """Repair whatever has gone; when the network was lost or isolation was broken, establish and probe anew."""
+        if self._broken_now():
+            await self.establish()
+            return
+        async with self._serial:
+            try:
+                network = await self._containers.network(self._spec.name)
+            except ContainerMissing:
+                self._broken(f"the network {self._spec.name} is gone")
+            except ContainerError as error:
+                self._broken(str(error))
+            else:
+                await self._ensure(network)
+        if self._broken_now():
+            await self.establish()
+
+    async def cover(self) -> None:
+        """Bring a container that has just started under isolation. Raises IsolationError when that fails."""
+        async with self._serial:
+            await self._ensure(await self._containers.network(self._spec.name))
+        if self.problem is not None:
+            raise IsolationError(f"cannot isolate the session: {self.problem}")
+
+    def _broken_now(self) -> bool:
+        return self.problem is not None
+
+    async def _ensure(self, network: SessionNetwork) -> None:
+        try:
+            self._note(await self._isolation.ensure(network, self._proxy))
+        except IsolationError as error:
+            self._broken(str(error))
+
+    def _note(self, report: IsolationReport) -> None:
+        if not report.holds:
+            self._broken("; ".join(report.problems) or "isolation does not hold")
+            return
+        if report.changed or self.problem is not None:
+            self._journal.isolation(holds=True, changed=report.changed, problems=())
+        self.problem = None
+
+    def _broken(self, problem: str) -> None:
+        if problem != self.problem:
+            self._journal.isolation(holds=False, changed=(), problems=(problem,))
+        self.problem = problem
