@@ -1,0 +1,1 @@
+"""medforgectl, the operator's command line: a client of the daemon's socket that holds no state of its own."""

@@ -1,0 +1,57 @@
+"""Owns running one command's work against the daemon and turning the daemon's refusals into failures of the command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from cli.exitcodes import Failure, exit_code
+from cli.text import one_line
+from medforged.contract.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from medforged.client import DaemonClient, DaemonError
+
+__all__ = ["Daemon", "failure", "pass_daemon"]
+
+T = TypeVar("T")
+
+# Their message alone does not say what happened; the journal does, under the correlation id.
+_TOLD_IN_THE_JOURNAL = frozenset({ErrorCode.INTERNAL, ErrorCode.HOST_FAILED, ErrorCode.CREATE_FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Where the daemon is; None stands for the client's own default."""
+
+    socket: Path | None
+
+    def run(self, work: Callable[[DaemonClient], Awaitable[T]]) -> T:
+        """Run `work` with a client of its own. Raises Failure for whatever the daemon refuses."""
+        # The client loads an HTTP library, which `--help` and shell completion of words need not wait for.
+        from medforged.client import DEFAULT_SOCKET, DaemonClient, DaemonError
+
+        async def connected() -> T:
+            async with DaemonClient(self.socket or DEFAULT_SOCKET) as client:
+                return await work(client)
+
+        try:
+            return asyncio.run(connected())
+        except DaemonError as error:
+            raise failure(error) from error
+
+
+def failure(error: DaemonError) -> Failure:
+    """What the daemon answered, as a failure of the command."""
+    message = one_line(error.message)
+    if error.code in _TOLD_IN_THE_JOURNAL and error.correlation_id:
+        message += f" (correlation id {one_line(error.correlation_id)})"
+    return Failure(message, exit_code(error.code, error.__cause__))
+
+
+pass_daemon = click.make_pass_decorator(Daemon)

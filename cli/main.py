@@ -1,0 +1,101 @@
+"""Owns the entry point of medforgectl: its global options, its commands, and what it ends with."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cli.commands.completion import completion
+from cli.commands.gpus import gpus
+from cli.commands.sessions import sessions
+from cli.commands.status import status
+from cli.connection import Daemon
+from cli.exitcodes import BROKEN_PIPE, INTERRUPTED, Failure
+from medforged import __version__
+from medforged.contract.exitcodes import ExitCode
+
+__all__ = ["main", "medforgectl", "run"]
+
+
+class _ReaderGone(Exception):
+    """Whoever read stdout has closed it."""
+
+
+class _Program(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # click would end the process itself, with a code that means a failure.
+            raise _ReaderGone from error
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path, readable=False),  # whether it can be opened is for the daemon's client to say
+    envvar="MEDFORGE_SOCKET",
+    show_envvar=True,
+    # The default itself stays with the client, which is not loaded for --help; a test holds the two together.
+    show_default="/run/medforge/medforged.sock",
+    help="The daemon's socket.",
+)
+@click.pass_context
+def medforgectl(context: click.Context, socket: Path | None) -> None:
+    """Operate the MedForge daemon of this host.
+
+    Run it as root or as a member of the group medforge. Results go to stdout, everything else to stderr; what a
+    command ends with is told in docs/reference/exit-codes.md.
+
+    \b
+    Examples:
+      medforgectl status
+      medforgectl gpus
+      medforgectl sessions ls --all -o json
+      medforgectl sessions stop abcd2345
+    """
+    context.obj = Daemon(socket)
+
+
+for command in (status, gpus, sessions, completion):
+    medforgectl.add_command(command)
+
+
+def main() -> None:
+    """Run medforgectl with the arguments of the process, and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its escape, never a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run medforgectl and return its exit code; every way to end is here."""
+    try:
+        result = medforgectl.main(arguments, prog_name="medforgectl", standalone_mode=False)
+        sys.stdout.flush()
+    except Failure as error:
+        click.echo(f"medforgectl: {error.message}", err=True)
+        return error.code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except (_ReaderGone, BrokenPipeError):
+        # The interpreter flushes stdout once more as it ends, and must find it open.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception:  # noqa: BLE001 - the edge of the program: what nobody foresaw has an exit code of its own
+        traceback.print_exc()
+        return ExitCode.INTERNAL
+    # click returns the code that a command gave to `Context.exit`, or else what the command returned: nothing.
+    return result if isinstance(result, int) else ExitCode.OK

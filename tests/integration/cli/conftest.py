@@ -1,0 +1,32 @@
+"""Fixtures of the CLI's integration tests: a scripted daemon, and the program that talks to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli.program import Medforgectl
+from tests.integration.cli.scripted import ScriptedDaemon
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    # Not below pytest's own directory: the path of a Unix socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="mf-cli-") as folder:
+        yield Path(folder) / "medforged.sock"
+
+
+@pytest.fixture
+def daemon(socket_path: Path) -> Iterator[ScriptedDaemon]:
+    scripted = ScriptedDaemon(socket_path)
+    scripted.start()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture
+def medforgectl(socket_path: Path) -> Medforgectl:
+    return Medforgectl(socket_path)

@@ -1,0 +1,131 @@
+"""Help, its examples, the version, shell completion, and how little is loaded for them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from cli.main import medforgectl as program
+from medforged import __version__
+from medforged.client import DEFAULT_SOCKET
+from medforged.contract.sessions import SessionStatus
+from tests.integration.cli.program import Medforgectl
+from tests.integration.cli.scripted import ScriptedDaemon
+
+pytestmark = pytest.mark.integration
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from commands(inner, (*path, name))
+
+
+EVERY = list(commands(program))
+EXAMPLES = sorted(
+    {
+        line.strip()
+        for _, command in EVERY
+        for line in (command.help or "").splitlines()
+        if line.strip().startswith("medforgectl ")
+    }
+)
+
+
+@pytest.mark.parametrize(("path", "command"), EVERY, ids=lambda part: " ".join(part) if isinstance(part, tuple) else "")
+def test_help_everywhere_with_examples(medforgectl: Medforgectl, path: tuple[str, ...], command: click.Command) -> None:
+    done = medforgectl(*path, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"Examples:\n +medforgectl " + " ".join(path), done.stdout)
+    assert done.stdout == medforgectl(*path, "-h").stdout
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, f"{option.name} says nothing about itself"
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= len(EVERY)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_do_what_they_say(daemon: ScriptedDaemon, medforgectl: Medforgectl, example: str) -> None:
+    for slug in ("abcd2345", "efgh6723"):
+        session = daemon.add(slug=slug)
+        daemon.ends[session.id] = SessionStatus.STOPPED
+        daemon.logs[session.id] = "ready\n"
+    arguments = shlex.split(re.split(r" [|>] ", example)[0])[1:]
+    done = medforgectl(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    if "json" in arguments:
+        json.loads(done.stdout)
+
+
+def test_version(medforgectl: Medforgectl) -> None:
+    assert medforgectl("--version").stdout == f"medforgectl {__version__}\n"
+
+
+def test_the_default_socket_is_the_clients(medforgectl: Medforgectl) -> None:
+    assert str(DEFAULT_SOCKET) in medforgectl("--help").stdout
+
+
+def test_help_loads_neither_the_client_nor_the_tables(medforgectl: Medforgectl) -> None:
+    program = medforgectl.argv[2]
+    medforgectl.argv[2] = (
+        f"import sys, atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {program}"
+    )
+    loaded = set(medforgectl("--help").stderr.split())
+    assert {"click", "cli.main"} <= loaded
+    assert not loaded & {"aiohttp", "medforged.client", "rich"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(medforgectl: Medforgectl, shell: str) -> None:
+    done = medforgectl("completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_MEDFORGECTL_COMPLETE" in done.stdout
+
+
+def test_bash_accepts_its_script(medforgectl: Medforgectl) -> None:
+    script = medforgectl("completion", "bash").stdout + "\ncomplete -p medforgectl\n"
+    done = subprocess.run(["bash", "--norc"], input=script, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.split()[-1] == "medforgectl"
+    assert done.stderr == ""
+
+
+def completed(medforgectl: Medforgectl, line: str) -> list[str]:
+    words = ["medforgectl", *medforgectl.argv[3:], *line.split(" ")]
+    medforgectl.argv[3:] = []
+    medforgectl.environment |= {
+        "_MEDFORGECTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    done = medforgectl()
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.split()]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("sess", ["sessions"]), ("sessions l", ["logs", "ls"]), ("gpus -o j", ["json"]), ("completion f", ["fish"])],
+)
+def test_words_are_completed(medforgectl: Medforgectl, line: str, expected: list[str]) -> None:
+    assert sorted(completed(medforgectl, line)) == expected
+
+
+def test_slugs_of_active_sessions_are_completed(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
+    for slug in ("abcd2345", "abzz2345", "zzzz2345"):
+        daemon.add(slug=slug)
+    daemon.add(SessionStatus.STOPPED, slug="abqq2345")
+    assert sorted(completed(medforgectl, "sessions stop abzz2345 ab")) == ["abcd2345"]
+
+
+def test_no_slugs_where_no_daemon_answers(medforgectl: Medforgectl) -> None:
+    assert completed(medforgectl, "sessions show ab") == []
