@@ -75,11 +75,7 @@ class RpcServer:
     async def _serve_watch(self, request: web.Request) -> web.StreamResponse:
         self._authorize(request, "watch", WATCH_ACCESS)
         self._refuse_when_stopping()
-        try:
-            return await self._watch.serve(request)
-        except (ConnectionResetError, TimeoutError):
-            # The watcher went away or stopped reading; it resumes by itself.
-            raise asyncio.CancelledError from None
+        return await self._watch.serve(request)
 
     async def _serve_call(self, request: web.Request) -> web.StreamResponse:
         method = METHODS_BY_NAME.get(request.match_info["method"])

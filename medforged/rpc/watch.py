@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from uuid import UUID
 
@@ -41,8 +42,14 @@ class WatchStream:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         since, epoch = _position(request)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        # A watcher that went away or stopped reading resumes by itself from its last revision.
+        with contextlib.suppress(ConnectionResetError, TimeoutError):
+            await self._stream(response, since, epoch)
+        return response
+
+    async def _stream(self, response: web.StreamResponse, since: int | None, epoch: UUID | None) -> None:
         with self._feed.subscribe() as subscription:
-            await response.prepare(request)
             own_epoch = await self._state.epoch()
             relist = since is None or epoch != own_epoch
             revision = await self._state.revision()
@@ -61,7 +68,6 @@ class WatchStream:
                     await _write(response, *(_event(session) for session in changed))
                 else:
                     await _write(response, Heartbeat(revision=revision, recovery_alive=self._recovery_alive()))
-        return response
 
 
 def _position(request: web.Request) -> tuple[int | None, UUID | None]:

@@ -37,7 +37,9 @@ def fail(error: Failure) -> NoReturn:
     sys.exit(error.code)
 
 
-def run(argv: Sequence[str | Path], *, log: Path | None = None, env: dict[str, str] | None = None, check: bool = True) -> str:
+def run(
+    argv: Sequence[str | Path], *, log: Path | None = None, env: dict[str, str] | None = None, check: bool = True
+) -> str:
     """Run a program and return what it wrote; its output goes to `log` as well. Raises Failure."""
     full = {**os.environ, **(env or {})}
     try:

@@ -122,8 +122,21 @@ def ensure_users() -> None:
             pwd.getpwnam(user)
         except KeyError:
             extra = ["--groups", groups] if groups else []
-            run(["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin",
-                 "--gid", user, *extra, user])
+            run(
+                [
+                    "useradd",
+                    "--system",
+                    "--no-create-home",
+                    "--home-dir",
+                    "/nonexistent",
+                    "--shell",
+                    "/usr/sbin/nologin",
+                    "--gid",
+                    user,
+                    *extra,
+                    user,
+                ]
+            )
 
 
 def ensure_directories(layout: Layout) -> None:

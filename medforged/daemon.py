@@ -1,0 +1,186 @@
+"""Owns the daemon's process: command line, settings, logging, the socket, signals, and the order of start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import click
+import structlog
+import uvloop
+from aiohttp import web
+
+from medforged import __version__, logs
+from medforged.adapters.systemd import Notifier, inherited_socket
+from medforged.bootstrap import Host, build
+from medforged.config import DEFAULT_PATH, Settings, load_settings, simulated
+from medforged.configuration import ConfigurationError
+from medforged.contract.exitcodes import ExitCode
+from medforged.domain.errors import MedForgeError, StartupFailed
+
+__all__ = ["main", "serve"]
+
+# Running creates and stops may take this long to end by themselves after SIGTERM; what is cut off is recovered.
+_DRAIN_SECONDS = 8.0
+_BACKLOG = 128
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), help=f"TOML file; {DEFAULT_PATH} where it exists.")
+@click.option("--simulate", type=click.Path(path_type=Path), help="Simulate the whole host, with state in this directory.")
+@click.option("--check", is_flag=True, help="Check the configuration and end.")
+@click.version_option(__version__, prog_name="medforged")
+def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
+    """The MedForge root daemon: GPUs, workspaces, isolation and containers behind a Unix socket."""
+    if config is None and DEFAULT_PATH.exists() and simulate is None:
+        config = DEFAULT_PATH
+    try:
+        settings = load_settings(config, os.environ)
+        if simulate is not None:
+            settings = simulated(settings, simulate.absolute())
+        if check:
+            click.echo("the configuration is valid")
+            return
+        logs.configure(settings.daemon.log_format)
+        uvloop.run(serve(settings, is_simulated=simulate is not None))
+    except ConfigurationError as error:
+        _fail(str(error), ExitCode.CONFIG)
+    except StartupFailed as error:
+        _fail(str(error), error.exit_code)
+    except MedForgeError as error:
+        _fail(str(error), ExitCode.UNAVAILABLE)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"medforged: {message}", err=True)
+    sys.exit(code)
+
+
+async def serve(settings: Settings, *, is_simulated: bool = False) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Raises StartupFailed when it cannot start here."""
+    log = structlog.get_logger("medforged")
+    if os.geteuid() != 0 and not is_simulated:
+        raise StartupFailed("medforged must run as root; use --simulate to try it without", ExitCode.NO_PERMISSION)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    notifier = Notifier(os.environ)
+    # The socket comes first: whoever calls while the host is being looked at waits, and is not refused.
+    listener = _listen(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        host = await build(settings)
+        stack.push_async_callback(host.close)
+        runner = web.AppRunner(host.server.application(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        loops = host.start_loops(notifier.alive, notifier.watchdog_seconds)
+        log.info("daemon.ready", version=__version__, socket=settings.daemon.socket, instance=settings.daemon.instance)
+        notifier.ready()
+        ended = await _until(stop, loops)
+        log.info("daemon.stopping")
+        notifier.stopping()
+        host.server.stop_accepting()
+        await host.server.drain(_DRAIN_SECONDS)
+        await host.tasks.drain(_DRAIN_SECONDS)
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        if ended is not None:
+            log.error("daemon.loop_failed", loop=ended.get_name(), exc_info=ended.exception())
+            raise StartupFailed(f"internal error: {ended.get_name()} ended; the journal has the details", ExitCode.INTERNAL)
+        log.info("daemon.stopped")
+
+
+async def _until(stop: asyncio.Event, loops: list[asyncio.Task[None]]) -> asyncio.Task[None] | None:
+    """Wait for the signal; return a loop that ended although it never should."""
+    waiting = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([waiting, *loops], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if stop.is_set():
+        return None
+    return next(loop for loop in loops if loop.done())
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        inherited = inherited_socket(os.environ)
+    except ValueError as error:
+        raise StartupFailed(f"cannot take over the socket: {error}; see medforged.socket", ExitCode.CONFIG) from error
+    return inherited or _bind(Path(settings.daemon.socket), settings.daemon.socket_group)
+
+
+def _bind(path: Path, group: str) -> socket.socket:
+    """A listening socket of mode 0660. A dead daemon's file is replaced, a living one's is left alone."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        # Nobody can connect between bind and chmod.
+        previous = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(previous)
+        if group:
+            os.chown(path, 0, grp.getgrnam(group).gr_gid)
+        path.chmod(0o660)
+        listener.listen(_BACKLOG)
+    except KeyError as error:
+        listener.close()
+        path.unlink(missing_ok=True)
+        raise StartupFailed(
+            f"cannot open the socket {path}: there is no group {group!r}; `groupadd --system {group}` makes it",
+            ExitCode.CONFIG,
+        ) from error
+    except OSError as error:
+        listener.close()
+        raise StartupFailed(
+            f"cannot open the socket {path}: {error.strerror or error}; stop what uses it or set daemon.socket",
+            ExitCode.UNAVAILABLE,
+        ) from error
+    except StartupFailed:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise StartupFailed(
+            f"cannot open the socket {path}: a file that is no socket is there; remove it or set daemon.socket",
+            ExitCode.UNAVAILABLE,
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
+            # Busy is alive.
+            pass
+    raise StartupFailed(
+        f"cannot open the socket {path}: another medforged answers there; stop it or set daemon.socket",
+        ExitCode.UNAVAILABLE,
+    )
+
+
+if __name__ == "__main__":
+    main()
