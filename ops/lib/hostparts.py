@@ -67,13 +67,9 @@ def _zfs_works() -> bool:
 
 def ensure_zfs(ledger: Ledger, layout: Layout) -> bool:
     """Bring ZFS and the pool up. False on a host that has no ZFS at all."""
-    if not _zfs_works() and shutil.which("modprobe"):
-        succeeds(["modprobe", "zfs"])
-    if not _zfs_works():
-        if shutil.which("zfs-fuse") is None:
-            say("this host has no ZFS: workspaces will be plain directories, without quotas")
-            return False
-        _start_zfs_fuse(ledger, layout)
+    if not ensure_zfs_daemon(ledger, layout.logs):
+        say("this host has no ZFS: workspaces will be plain directories, without quotas")
+        return False
     if succeeds(["zpool", "list", layout.pool]):
         return True
     file = layout.state / "pool.img"
@@ -89,25 +85,33 @@ def ensure_zfs(ledger: Ledger, layout: Layout) -> bool:
     return True
 
 
-def _start_zfs_fuse(ledger: Ledger, layout: Layout) -> None:
+def ensure_zfs_daemon(ledger: Ledger, logs: Path) -> bool:
+    """Make the `zpool` command answer: by the kernel's module, else by zfs-fuse. False where there is neither."""
+    if not _zfs_works() and shutil.which("modprobe"):
+        succeeds(["modprobe", "zfs"])
+    if _zfs_works():
+        return True
+    if shutil.which("zfs-fuse") is None:
+        return False
     say("starting zfs-fuse")
-    # The command finds its pools in this cache at start; ours are imported by name.
-    ledger.start("zfs-fuse", ["zfs-fuse", "--no-daemon"], layout.logs / "zfs-fuse.log")
-    wait_for("zfs-fuse's answer", _zfs_works, 30, f"see {layout.logs / 'zfs-fuse.log'}")
+    ledger.start("zfs-fuse", ["zfs-fuse", "--no-daemon"], logs / "zfs-fuse.log")
+    wait_for("zfs-fuse's answer", _zfs_works, 30, f"see {logs / 'zfs-fuse.log'}")
+    return True
 
 
-def release_host(ledger: Ledger) -> None:
+def release_host(ledger: Ledger, *, quiet: bool = False) -> None:
     """Undo, newest first, what this module brought up."""
     for name, facts in list(reversed(ledger.entries.items())):
         if name == "pool":
-            say(f"exporting pool {facts['pool']}")
+            if not quiet:
+                say(f"exporting pool {facts['pool']}")
             run(["zpool", "export", str(facts["pool"])])
             ledger.forget(name)
         elif name == "docker.service":
             run(["systemctl", "stop", "docker.service", "docker.socket"])
             ledger.forget(name)
         elif name in ("dockerd", "zfs-fuse"):
-            ledger.stop(name)
+            ledger.stop(name, quiet=quiet)
 
 
 def ensure_users() -> None:

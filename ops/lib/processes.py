@@ -71,11 +71,12 @@ class Ledger:
         self.note(name, pid=process.pid, start_time=started)
         return process.pid
 
-    def stop(self, name: str, grace_seconds: float = 30.0) -> None:
+    def stop(self, name: str, grace_seconds: float = 30.0, *, quiet: bool = False) -> None:
         """End the process of this name, if it is still the one that was started."""
         pid = self.pid(name)
         if pid is not None:
-            say(f"stopping {name} (pid {pid})")
+            if not quiet:
+                say(f"stopping {name} (pid {pid})")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + grace_seconds

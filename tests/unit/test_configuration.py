@@ -95,12 +95,12 @@ def test_the_documented_variables_reach_their_settings() -> None:
         ("MEDFORGED_NETWORK__SUBNET", "172.30.0.0/30", "between a /16 and a /26"),
         ("MEDFORGED_NETWORK__PROXY_ADDRESS", "172.30.0.1", "one of the addresses 2 to 15"),
         ("MEDFORGED_NETWORK__PROXY_ADDRESS", "172.30.0.200", "one of the addresses 2 to 15"),
-        ("MEDFORGED_NETWORK__BRIDGE", "a-name-that-is-too-long", "pattern"),
+        ("MEDFORGED_NETWORK__BRIDGE", "a-name-that-is-too-long", "matching regex"),
         ("MEDFORGED_WORKSPACES__POOL", "-o", "not a dataset's name"),
         ("MEDFORGED_WORKSPACES__ROOT", "a/../b", "not a dataset's name"),
         ("MEDFORGED_CONTAINERS__MEMORY_BYTES", "1", ">= 67108864"),
         ("MEDFORGED_ADAPTERS__CONTAINERS", "podman", "podman"),
-        ("MEDFORGED_DAEMON__INSTANCE", "Bad_Name", "pattern"),
+        ("MEDFORGED_DAEMON__INSTANCE", "Bad_Name", "matching regex"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(variable: str, value: str, message: str) -> None:

@@ -44,15 +44,19 @@ async def test_committed_steps_stay() -> None:
 
 async def test_a_caller_who_goes_away_does_not_leave_half_of_it() -> None:
     log: list[str] = []
-    entered, proceed = asyncio.Event(), asyncio.Event()
+    entered, proceed, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
         entered.set()
         await proceed.wait()
         log.append("slow")
 
+    async def first() -> None:
+        log.append("first")
+        finished.set()
+
     undo = UndoStack()
-    undo.push("remove first", noting(log, "first"))
+    undo.push("remove first", first)
     undo.push("remove slow", slow)
     caller = asyncio.ensure_future(undo.unwind())
     await entered.wait()
@@ -60,5 +64,5 @@ async def test_a_caller_who_goes_away_does_not_leave_half_of_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     proceed.set()
-    while log != ["slow", "first"]:
-        await asyncio.sleep(0)
+    await finished.wait()
+    assert log == ["slow", "first"]

@@ -1,0 +1,131 @@
+"""Owns `ops/test`: what each lane needs, the static checks, and one pytest run over all lanes.
+
+What it starts (dockerd, zfs-fuse) it stops again, by pid, whatever happens between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import hostparts
+import packages
+from common import ROOT, Failure, fail, run, say, succeeds
+from processes import Ledger
+
+LANES = ("unit", "integration", "host", "browser", "gpu")
+LOGS = Path("/var/log/medforge-test")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="ops/test", description="Run the static checks and the test lanes.")
+    parser.add_argument("--only", action="append", choices=LANES, default=[], help="run these lanes alone")
+    parser.add_argument("--without", action="append", choices=LANES, default=[], help="leave these lanes out")
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    options = parser.parse_args()
+    # SIGTERM ends what was started just as an error does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    lanes = [lane for lane in options.only or LANES if lane not in options.without]
+    try:
+        sys.exit(_run(lanes, options.pytest))
+    except Failure as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(lanes: list[str], arguments: list[str]) -> int:
+    root = os.geteuid() == 0
+    for lane in ("host", "browser"):
+        if lane in lanes and not root:
+            say(f"lane {lane} skipped: it needs root")
+            lanes.remove(lane)
+    real = root and ("host" in lanes or "browser" in lanes)
+    if root:
+        _install(real=real, browser="browser" in lanes)
+    ledger = Ledger(Path("/run/medforge-test/ledger.json") if root else Path(f"/tmp/medforge-test-{os.getuid()}.json"))
+    images: subprocess.Popen[bytes] | None = None
+    try:
+        if real:
+            LOGS.mkdir(parents=True, exist_ok=True)
+            hostparts.ensure_docker(ledger, LOGS)
+            hostparts.ensure_zfs_daemon(ledger, LOGS)
+            # Takes minutes on a bare machine and nobody waits for it before the lane `host`, whose fixtures ask again.
+            with (LOGS / "images.log").open("ab") as log:
+                images = subprocess.Popen(
+                    [ROOT / "ops" / "images", "all"], stdout=log, stderr=log, start_new_session=True
+                )
+        venv = packages.virtualenv(extras="dev")
+        _static_checks(venv)
+        say(f"running the lanes {', '.join(lanes)}")
+        return subprocess.run(
+            [venv / "bin" / "python", "-m", "pytest", "--lanes", ",".join(lanes), *arguments],
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "PATH": f"{venv}/bin:{os.environ.get('PATH', '')}"},
+        ).returncode
+    finally:
+        if images is not None and images.poll() is None:
+            os.killpg(images.pid, signal.SIGTERM)
+            images.wait()
+        hostparts.release_host(ledger, quiet=True)
+
+
+def _install(*, real: bool, browser: bool) -> None:
+    wanted = {
+        **packages.python_packages(),
+        "git": shutil.which("git") is not None,
+        "curl": shutil.which("curl") is not None,
+        "shellcheck": shutil.which("shellcheck") is not None,
+    }
+    packages.install(wanted)
+    if real:
+        hostparts.install_packages()
+        packages.install(
+            {
+                "busybox-static": Path("/bin/busybox").exists(),
+                "iproute2": shutil.which("ip") is not None,
+                "chromium": not browser or shutil.which("chromium") is not None,
+            }
+        )
+
+
+def _static_checks(venv: Path) -> None:
+    scripts = [path for path in run(["git", "-C", ROOT, "ls-files"]).splitlines() if _is_bash(ROOT / path)]
+    for name, argv in (
+        ("ruff check", [venv / "bin" / "ruff", "check", "--quiet", ROOT]),
+        ("ruff format", [venv / "bin" / "ruff", "format", "--quiet", "--check", ROOT]),
+        ("mypy --strict", [venv / "bin" / "mypy", "--config-file", ROOT / "pyproject.toml", *_packages()]),
+        ("import contracts", [venv / "bin" / "lint-imports", "--config", ROOT / "pyproject.toml"]),
+        ("shellcheck", ["shellcheck", "--external-sources", *(ROOT / script for script in scripts)]),
+    ):
+        if name == "shellcheck" and not succeeds(["shellcheck", "--version"]):
+            say("shellcheck skipped: it is not installed")
+            continue
+        say(name)
+        done = subprocess.run([str(part) for part in argv], check=False, cwd=ROOT)
+        if done.returncode != 0:
+            raise Failure(f"{name} found something; correct it and run again", 1)
+
+
+def _packages() -> list[Path]:
+    return [ROOT / name for name in ("medforged", "facade", "cli")]
+
+
+def _is_bash(path: Path) -> bool:
+    if path.suffix == ".sh":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.readline(64).startswith((b"#!/usr/bin/env bash", b"#!/bin/bash"))
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main()
