@@ -50,7 +50,12 @@ def sessions() -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Ended sessions too.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many, the newest first."
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="NUMBER",
+    help="At most so many, the newest first.",
 )
 @output_option
 @pass_daemon
@@ -179,6 +184,7 @@ def stop(
     type=click.IntRange(min=1, max=10_000),
     default=200,
     show_default=True,
+    metavar="NUMBER",
     help="How many of the last lines.",
 )
 @pass_daemon

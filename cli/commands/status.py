@@ -44,7 +44,7 @@ def _show(told: DaemonStatus) -> None:
     )
     counts = ", ".join(f"{count} {status}" for status, count in told.sessions_by_status.items())
     print_text(one_line(f"GPUs: {told.gpus_free} of {told.gpus_total} free"))
-    print_text(one_line(f"Sessions: {counts or 'none yet'}"))
+    print_text(one_line(f"Sessions: {counts or 'none active'}"))
     print_text()
     print_table(["check", "health", "message"], [(check.name, check.health, check.message) for check in told.checks])
     print_text()
