@@ -1,0 +1,1 @@
+"""Who is asking: accounts, passwords, cookies, logins, and which origins may change anything."""

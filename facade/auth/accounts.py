@@ -1,0 +1,59 @@
+"""Owns making an account and signing in to one."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import structlog
+
+from facade.auth.emails import InvalidEmail, normalize
+from facade.auth.passwords import Passwords
+from facade.clock import Clock
+from facade.store.users import User, Users
+
+__all__ = ["Accounts", "WrongCredentials"]
+
+_log = structlog.get_logger()
+
+
+class WrongCredentials(Exception):
+    """No account has this e-mail address, or its password is another; which of the two is nobody's business."""
+
+
+class Accounts:
+    """Accounts and their passwords."""
+
+    def __init__(self, users: Users, passwords: Passwords, clock: Clock, *, max_concurrent_sessions: int) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._clock = clock
+        self._max_concurrent_sessions = max_concurrent_sessions
+
+    async def sign_up(self, email: str, password: str) -> User:
+        """A new account for an address in its normalized spelling. Raises EmailTaken, Busy."""
+        user = User(
+            id=uuid4(),
+            email=email,
+            password_hash=await self._passwords.hash(password),
+            is_admin=False,
+            max_concurrent_sessions=self._max_concurrent_sessions,
+            created_at=self._clock.now(),
+        )
+        await self._users.add(user)
+        _log.info("user.signup", user_id=str(user.id))
+        return user
+
+    async def sign_in(self, email: str, password: str) -> User:
+        """The account that these belong to. Raises WrongCredentials, as late for an unknown address, and Busy."""
+        try:
+            user = await self._users.by_email(normalize(email))
+        except InvalidEmail:
+            user = None
+        checked = await self._passwords.check(user.password_hash if user else None, password)
+        if user is None or not checked.right:
+            _log.info("user.login_refused", user_id=str(user.id) if user else None)
+            raise WrongCredentials
+        if checked.outdated:
+            await self._users.replace_password_hash(user.id, user.password_hash, await self._passwords.hash(password))
+        _log.info("user.login", user_id=str(user.id))
+        return user

@@ -1,0 +1,67 @@
+"""Owns the endpoints of accounts and logins; translates only."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from facade.auth.accounts import Accounts, WrongCredentials
+from facade.auth.cookies import Cookies
+from facade.auth.logins import Logins
+from facade.auth.passwords import Busy
+from facade.envelope import success
+from facade.keys import principal_of
+from facade.problems import Problem, unavailable
+from facade.schemas.bodies import Empty, read_body
+from facade.schemas.sessions import Message
+from facade.schemas.users import Credentials, Identity, checked_credentials
+from facade.store.users import EmailTaken, User
+
+__all__ = ["AuthHandlers"]
+
+_BUSY = "Too many people are signing in at this moment; try again in a few seconds."
+
+
+class AuthHandlers:
+    """Sign up, in and out, and who one is."""
+
+    def __init__(self, accounts: Accounts, logins: Logins, cookies: Cookies) -> None:
+        self._accounts = accounts
+        self._logins = logins
+        self._cookies = cookies
+
+    async def signup(self, request: web.Request) -> web.StreamResponse:
+        email, password = checked_credentials(await read_body(request, Credentials))
+        try:
+            user = await self._accounts.sign_up(email, password)
+        except EmailTaken as error:
+            raise Problem(409, "Email is already registered.") from error
+        except Busy as error:
+            raise unavailable(_BUSY, 2) from error
+        return await self._signed_in(request, user, 201)
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        credentials = await read_body(request, Credentials)
+        try:
+            user = await self._accounts.sign_in(credentials.email, credentials.password)
+        except WrongCredentials as error:
+            raise Problem(401, "Invalid email or password.") from error
+        except Busy as error:
+            raise unavailable(_BUSY, 2) from error
+        return await self._signed_in(request, user, 200)
+
+    async def logout(self, request: web.Request) -> web.StreamResponse:
+        await read_body(request, Empty)
+        await self._logins.revoke(self._cookies.tokens(request))
+        response = success(request, Message(message="Signed out."))
+        self._cookies.clear(response)
+        return response
+
+    async def me(self, request: web.Request) -> web.StreamResponse:
+        return success(request, Identity.of(principal_of(request)))
+
+    async def _signed_in(self, request: web.Request, user: User, status: int) -> web.StreamResponse:
+        # The cookie that the browser had is overwritten; its login must not stay valid without anyone holding it.
+        await self._logins.revoke(self._cookies.tokens(request))
+        response = success(request, Identity.of(user), status=status)
+        self._cookies.set(response, await self._logins.start(user.id))
+        return response

@@ -1,0 +1,135 @@
+"""Owns the composition of the facade: the only module that knows all of its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from facade.auth.accounts import Accounts
+from facade.auth.cookies import Cookies
+from facade.auth.handlers import AuthHandlers
+from facade.auth.logins import Logins
+from facade.auth.origins import OriginGuard
+from facade.auth.passwords import Passwords
+from facade.background import every
+from facade.clock import Clock, SystemClock
+from facade.config import Settings
+from facade.health import FacadeHealth
+from facade.hosts import Hosts
+from facade.middleware.access import Access
+from facade.middleware.requests import requests
+from facade.routes import Handlers, mount, table
+from facade.sessions.follower import follow
+from facade.sessions.handlers import SessionHandlers
+from facade.sessions.proxy import SessionProxy
+from facade.sessions.registry import Registry
+from facade.sessions.service import SessionService
+from facade.site import Site
+from facade.store.engine import Store
+from facade.store.logins import LoginRows
+from facade.store.users import Users
+from medforged.client import DaemonClient
+
+__all__ = ["Facade", "assemble"]
+
+_log = structlog.get_logger()
+
+# How soon a login that another process has ended is refused here (at most a second is promised).
+_POLL_SECONDS = 0.5
+_DAEMON_HEALTH_SECONDS = 2.0
+_EXPIRY_SECONDS = 3600.0
+# How long a start waits to hear the daemon's sessions, so that no page of a running one fails meanwhile.
+_FIRST_LIST_SECONDS = 2.0
+
+
+class Facade:
+    """A running facade: its application, and the parts that tests look at."""
+
+    def __init__(self, app: web.Application, registry: Registry, logins: Logins, users: Users, store: Store) -> None:
+        self.app = app
+        self.registry = registry
+        self.logins = logins
+        self.users = users
+        self.store = store
+
+
+@asynccontextmanager
+async def assemble(
+    settings: Settings, *, clock: Clock | None = None, passwords: Passwords | None = None
+) -> AsyncIterator[Facade]:
+    """Build everything, keep its background work going, and take it down again. Raises StartupFailed."""
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        store = Store(settings.database.url)
+        stack.push_async_callback(store.close)
+        await store.open()
+        passwords = passwords or Passwords()
+        stack.callback(passwords.close)
+        client = await stack.enter_async_context(DaemonClient(Path(settings.daemon.socket)))
+
+        hosts = Hosts(settings.site.domain, settings.site.https_port)
+        cookies = Cookies(
+            hosts.cookie_domain, secure=settings.auth.cookie_secure, max_age_seconds=int(settings.auth.max_ttl_seconds)
+        )
+        users = Users(store)
+        logins = Logins(
+            LoginRows(store),
+            clock,
+            idle_ttl=timedelta(seconds=settings.auth.idle_ttl_seconds),
+            max_ttl=timedelta(seconds=settings.auth.max_ttl_seconds),
+        )
+        registry = Registry()
+        health = FacadeHealth(client, registry, logins)
+        accounts = Accounts(users, passwords, clock, max_concurrent_sessions=settings.sessions.max_concurrent)
+        handlers = Handlers(
+            auth=AuthHandlers(accounts, logins, cookies),
+            sessions=SessionHandlers(SessionService(client, registry)),
+            proxy=SessionProxy(hosts, cookies, logins, registry),
+            health=health,
+        )
+        origins = OriginGuard(hosts.origins | frozenset(settings.site.development_origins))
+        site = Site(
+            Path(settings.site.web_root) if settings.site.web_root else None,
+            hosts,
+            any_host=settings.site.any_host,
+            hsts=settings.auth.cookie_secure and settings.site.domain != "localhost",
+        )
+        app = web.Application(middlewares=[requests], client_max_size=settings.listen.body_max_bytes)
+        mount(app, table(handlers), Access(hosts, origins, cookies, logins))
+        site.mount(app)
+
+        stack.push_async_callback(logins.write_uses)
+        await stack.enter_async_context(
+            _running(
+                follow(client, registry),
+                every(_POLL_SECONDS, "logins.poll", health.check_database),
+                every(logins.write_interval_seconds, "logins.write_uses", logins.write_uses),
+                every(_EXPIRY_SECONDS, "logins.remove_expired", logins.remove_expired),
+                every(_DAEMON_HEALTH_SECONDS, "daemon.health", health.check_daemon),
+            )
+        )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(registry.wait_known(), timeout=_FIRST_LIST_SECONDS)
+        if not registry.known:
+            _log.warning("daemon.unheard", reason=registry.lost)
+        yield Facade(app, registry, logins, users, store)
+
+
+@asynccontextmanager
+async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Background work for as long as the context lasts."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,169 @@
+"""Owns the facade's settings: every key, its unit and its default; docs/reference/configuration.md is made from it.
+
+Read once at start by `load_settings`: `[section] key` in the TOML file, or `MEDFORGE_FACADE_<SECTION>__<KEY>` in the
+environment, or one of the names in `ALIASES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from medforged import configuration
+from medforged.client import DEFAULT_SOCKET
+from medforged.configuration import ConfigurationError
+from medforged.logs import LogFormat
+
+__all__ = ["ALIASES", "DEFAULT_PATH", "PREFIX", "Settings", "load_settings", "simulated", "tcp_address"]
+
+DEFAULT_PATH = Path("/etc/medforge/facade.toml")
+PREFIX = "MEDFORGE_FACADE_"
+# Names that the product's documents use for these settings.
+ALIASES = {
+    "COOKIE_SECURE": "auth.cookie_secure",
+    "AUTH_IDLE_TTL_SECONDS": "auth.idle_ttl_seconds",
+    "AUTH_MAX_TTL_SECONDS": "auth.max_ttl_seconds",
+}
+
+_DAY_SECONDS = 24 * 60 * 60
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+# Lower-case ASCII labels (an internationalised name in its xn-- form), as they stand in a Host header.
+Domain = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=200)
+]
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """The names under which people reach the site."""
+
+    domain: Domain = "localhost"
+    """Everything lives under `medforge.<domain>`: the site, `api.` and the sessions' hosts."""
+    https_port: Port = 443
+    """The port that browsers use; part of allowed origins and of redirects."""
+    web_root: str = "/usr/share/medforge/web"
+    """Folder of the web UI's files, read once at start; empty serves none."""
+    any_host: bool = False
+    """Serve the web UI under every host name; for a trial without a proxy only."""
+    development_origins: list[str] = []
+    """Further origins that may change things, like `http://localhost:5173`."""
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where requests come in. Sockets that systemd passes come before both."""
+
+    socket: str = "/run/medforge-facade/facade.sock"
+    """Unix socket; used when `tcp` is empty."""
+    socket_mode: Annotated[str, msgspec.Meta(pattern=r"^0?[0-7]{3}$")] = "0660"
+    socket_group: str = ""
+    """Group that owns the socket: the proxy's; empty keeps the facade's own."""
+    tcp: str = ""
+    """`host:port` instead of the Unix socket; for a trial without a proxy only."""
+    drain_seconds: Positive = 10.0
+    """How long requests in progress may take to end after SIGTERM."""
+    body_max_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1024**3)] = 64 * 1024
+    """The largest request body."""
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True):
+    """Cookies and logins (contract.md section 4)."""
+
+    cookie_secure: bool = True
+    idle_ttl_seconds: Positive = 7 * _DAY_SECONDS
+    """A login that is not used for so long has ended."""
+    max_ttl_seconds: Positive = 30 * _DAY_SECONDS
+    """A login ends so long after it was made, used or not."""
+
+
+class Database(msgspec.Struct, frozen=True, kw_only=True):
+    """The facade's own database."""
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^sqlite\+aiosqlite:///.+")] = (
+        "sqlite+aiosqlite:////var/lib/medforge-facade/facade.db"
+    )
+    """SQLAlchemy URL."""
+
+
+class Daemon(msgspec.Struct, frozen=True, kw_only=True):
+    """The way to the daemon."""
+
+    socket: str = str(DEFAULT_SOCKET)
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True):
+    """What new accounts may do."""
+
+    max_concurrent: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
+    """Sessions that a new account may have at once."""
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """The process itself."""
+
+    log_format: LogFormat = "auto"
+    """json, console, or auto: console on a terminal."""
+    allow_privileged: bool = False
+    """Start as root, or as a user that can open Docker's socket; for a trial on one's own machine only."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set, one field a section."""
+
+    site: Site = Site()
+    listen: Listen = Listen()
+    auth: Auth = Auth()
+    database: Database = Database()
+    daemon: Daemon = Daemon()
+    sessions: Sessions = Sessions()
+    process: Process = Process()
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings, checked as far as they can be without looking at the host. Raises ConfigurationError."""
+    settings = configuration.load(path, Settings, environ, PREFIX, ALIASES)
+    for origin in settings.site.development_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigurationError(
+                f"site.development_origins: {origin!r} is not an origin; "
+                "write scheme://host[:port] in lower case and without a slash at its end"
+            )
+    if settings.auth.idle_ttl_seconds > settings.auth.max_ttl_seconds:
+        raise ConfigurationError(
+            "auth.idle_ttl_seconds is larger than auth.max_ttl_seconds and would never apply; lower it"
+        )
+    if settings.listen.tcp:
+        tcp_address(settings.listen.tcp)
+    return settings
+
+
+def tcp_address(text: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port`, told apart. Raises ConfigurationError."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"listen.tcp: {text!r} is not an address; write host:port, like 127.0.0.1:8080")
+    return host, int(port)
+
+
+def simulated(settings: Settings, directory: Path) -> Settings:
+    """The `--simulate` profile: no proxy, no TLS, no root; database and the daemon's socket in one directory."""
+    replace = msgspec.structs.replace
+    tcp = settings.listen.tcp or "127.0.0.1:8080"
+    host, port = tcp_address(tcp)
+    names = (f"medforge.{settings.site.domain}", "localhost", "127.0.0.1", host)
+    origins = [f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}" for name in dict.fromkeys(names)]
+    return replace(
+        settings,
+        site=replace(settings.site, any_host=True, development_origins=[*settings.site.development_origins, *origins]),
+        listen=replace(settings.listen, tcp=tcp),
+        auth=replace(settings.auth, cookie_secure=False),
+        database=Database(url=f"sqlite+aiosqlite:///{directory / 'facade.db'}"),
+        daemon=Daemon(socket=str(directory / "medforged.sock")),
+        process=replace(settings.process, allow_privileged=True),
+    )

@@ -1,0 +1,92 @@
+"""Owns whether the facade is well: what it knows of the daemon and of its own database, told without asking anyone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from facade.auth.logins import Logins
+from facade.sessions.registry import Registry
+from medforged.client import DaemonClient, DaemonError
+from medforged.contract import methods
+from medforged.contract.daemon import GetStatus, Health
+
+__all__ = ["FacadeHealth"]
+
+_log = structlog.get_logger()
+
+
+class Failing(msgspec.Struct, frozen=True, kw_only=True):
+    """A part that is not well. What the daemon says of it may name the host's insides and goes to the log alone."""
+
+    part: str
+    detail: str
+
+
+class FacadeHealth:
+    """Kept up by `check_daemon` and `check_database`, which background tasks call; `get` only reads."""
+
+    def __init__(self, client: DaemonClient, registry: Registry, logins: Logins) -> None:
+        self._client = client
+        self._registry = registry
+        self._logins = logins
+        self._daemon_parts: tuple[str, ...] = ()
+        self._daemon_answers = True
+        self._database_answers = True
+
+    async def get(self, _request: web.Request) -> web.StreamResponse:
+        """200 `ok`, or 503 `degraded` with the failing parts."""
+        failing = self.failing()
+        data = {"status": "degraded", "failing": failing} if failing else {"status": "ok"}
+        return web.Response(
+            body=msgspec.json.encode({"data": data}), status=503 if failing else 200, content_type="application/json"
+        )
+
+    def failing(self) -> list[Failing]:
+        found = []
+        if not self._registry.live or not self._daemon_answers:
+            found.append(Failing(part="daemon", detail="The daemon does not answer."))
+        else:
+            parts = dict.fromkeys(self._daemon_parts)
+            if not self._registry.recovery_alive:
+                parts = {"recovery": None, **parts}
+            found += [Failing(part=part, detail=f"The daemon reports that its {part} is not well.") for part in parts]
+        if not self._database_answers:
+            found.append(Failing(part="database", detail="The facade's database does not answer."))
+        return found
+
+    async def check_daemon(self) -> None:
+        """Ask the daemon for the health of its parts."""
+        try:
+            health = await asyncio.wait_for(self._client.call(methods.daemon_health, GetStatus()), timeout=5.0)
+        except (DaemonError, TimeoutError) as error:
+            self._note_daemon((), answers=False, why=str(error) or "no answer in time")
+            return
+        bad = {check.name: check.message for check in health.checks if check.health is not Health.OK}
+        if health.health is not Health.OK and not bad:
+            bad = {"daemon": ""}
+        self._note_daemon(tuple(bad), answers=True, why="; ".join(f"{name}: {why}" for name, why in bad.items()))
+
+    async def check_database(self) -> None:
+        """Learn of logins that other processes have ended, which shows at the same time that the database answers."""
+        try:
+            await asyncio.wait_for(self._logins.poll(), timeout=10.0)
+        except Exception:
+            if self._database_answers:
+                _log.exception("database.lost")
+            self._database_answers = False
+            raise
+        if not self._database_answers:
+            _log.info("database.found")
+        self._database_answers = True
+
+    def _note_daemon(self, parts: tuple[str, ...], *, answers: bool, why: str) -> None:
+        if (parts, answers) != (self._daemon_parts, self._daemon_answers):
+            if parts or not answers:
+                _log.warning("daemon.degraded", parts=list(parts), reason=why)
+            else:
+                _log.info("daemon.healthy")
+        self._daemon_parts, self._daemon_answers = parts, answers

@@ -1,0 +1,171 @@
+"""Owns the socket that requests come in by: one that systemd passes, a Unix socket, or a TCP port."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import socket
+import stat
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from facade.config import Listen, tcp_address
+from facade.startup import StartupFailed
+from medforged.contract.exitcodes import ExitCode
+
+__all__ = ["Listener", "listen"]
+
+# sd_listen_fds(3): passed descriptors start here.
+_FIRST_PASSED = 3
+_BACKLOG = 1024
+# A living server accepts at once, for the kernel does it.
+_PROBE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Listener:
+    """A listening socket, and the file to remove at the end when it is ours."""
+
+    socket: socket.socket
+    told: str
+    path: Path | None = None
+    inode: int = 0
+
+    def remove(self) -> None:
+        """Remove the socket's file unless another process has put its own there."""
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                if self.path.lstat().st_ino == self.inode:
+                    self.path.unlink()
+
+
+def listen(settings: Listen, environ: MutableMapping[str, str]) -> Listener:
+    """Open what the settings name, or take what systemd passes. Raises StartupFailed."""
+    passed = _passed(environ)
+    if passed is not None:
+        return Listener(passed, "a socket passed by systemd")
+    if settings.tcp:
+        return _tcp(*tcp_address(settings.tcp))
+    return _unix(Path(settings.socket), int(settings.socket_mode, 8), settings.socket_group)
+
+
+def _passed(environ: MutableMapping[str, str]) -> socket.socket | None:
+    count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if not count or pid != str(os.getpid()):
+        return None
+    if count != "1":
+        raise StartupFailed(
+            f"cannot listen: systemd passes {count} sockets and the facade takes one; "
+            "leave one ListenStream= in medforge-facade.socket",
+            ExitCode.CONFIG,
+        )
+    try:
+        found = socket.socket(fileno=_FIRST_PASSED)
+        found.set_inheritable(False)
+    except OSError as error:
+        raise StartupFailed(
+            f"cannot listen: LISTEN_FDS is set, but descriptor {_FIRST_PASSED} is not a socket ({error.strerror}); "
+            "start the facade through its socket unit, or unset LISTEN_FDS",
+            ExitCode.CONFIG,
+        ) from error
+    found.setblocking(False)
+    return found
+
+
+def _tcp(host: str, port: int) -> Listener:
+    told = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    made = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        if made is not None:
+            made.close()
+        remedy = "stop what listens there or set listen.tcp" if error.errno == errno.EADDRINUSE else "set listen.tcp"
+        code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.UNAVAILABLE
+        raise StartupFailed(f"cannot listen on {told}: {error.strerror}; {remedy}", code) from error
+    made.setblocking(False)
+    if port == 0:
+        told = f"{host}:{made.getsockname()[1]}"
+    return Listener(made, told)
+
+
+def _unix(path: Path, mode: int, group: str) -> Listener:
+    gid = _group(group)
+    _clear(path)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Nobody else may connect before mode and group are set.
+    mask = os.umask(0o177)
+    try:
+        made.bind(str(path))
+        if gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(mode)
+        made.listen(_BACKLOG)
+        inode = path.lstat().st_ino
+    except OSError as error:
+        made.close()
+        code = ExitCode.NO_PERMISSION if error.errno in (errno.EACCES, errno.EPERM) else ExitCode.UNAVAILABLE
+        raise StartupFailed(
+            f"cannot listen on {path}: {error.strerror or error}; its folder must exist and belong to the facade's "
+            "user, who must be in the socket's group (listen.socket, listen.socket_group)",
+            code,
+        ) from error
+    finally:
+        os.umask(mask)
+    made.setblocking(False)
+    return Listener(made, str(path), path, inode)
+
+
+def _group(name: str) -> int | None:
+    if not name:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise StartupFailed(
+            f"cannot listen: there is no group {name!r}; create it or correct listen.socket_group", ExitCode.CONFIG
+        ) from error
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket file of a process that has died; anything else that is in the way stays."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StartupFailed(
+            f"cannot listen on {path}: {error.strerror}; correct listen.socket", ExitCode.UNAVAILABLE
+        ) from error
+    if not stat.S_ISSOCK(mode):
+        raise StartupFailed(
+            f"cannot listen on {path}: a file that is not a socket is there; move it away or correct listen.socket",
+            ExitCode.CONFIG,
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StartupFailed(
+                f"cannot listen on {path}: the socket there cannot be tried ({error}); remove it if nothing uses it",
+                ExitCode.UNAVAILABLE,
+            ) from error
+    raise StartupFailed(
+        f"cannot listen on {path}: another process listens there; stop it or correct listen.socket",
+        ExitCode.UNAVAILABLE,
+    )

@@ -1,0 +1,1 @@
+"""What every request passes through: its id, its form of errors, and who may call."""

@@ -1,0 +1,1 @@
+"""Sessions as the facade knows them: from the daemon's watch stream, and through its methods."""

@@ -1,0 +1,67 @@
+"""Owns the answer to Caddy's question whether a request may enter a session's host, and where it leads.
+
+The hot path: it runs for every request of every open IDE, and asks neither the daemon nor the database for a login
+and a session that are known. A good answer has headers only, because a body costs Caddy the connection.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from facade.auth.cookies import Cookies
+from facade.auth.logins import Logins
+from facade.hosts import Hosts
+from facade.problems import Problem, not_found, not_signed_in, unavailable
+from facade.sessions.registry import Registry
+from medforged.contract.sessions import SessionStatus
+
+__all__ = ["SessionProxy"]
+
+_IDE_PORT = 8080
+
+
+class SessionProxy:
+    """Decides by Host and cookie alone; no other header says who is asking."""
+
+    def __init__(self, hosts: Hosts, cookies: Cookies, logins: Logins, registry: Registry) -> None:
+        self._hosts = hosts
+        self._cookies = cookies
+        self._logins = logins
+        self._registry = registry
+
+    async def authorize(self, request: web.Request) -> web.StreamResponse:
+        """200 with X-Upstream; 401 or a redirect to the login page, 403, 404 (contract.md section 5)."""
+        hosts = request.headers.getall("Host", ())
+        slug = self._hosts.session_slug(hosts[0]) if len(hosts) == 1 else None
+        if slug is None:
+            raise not_found("Session not found.")
+        principal = await self._logins.identify(self._cookies.tokens(request))
+        if principal is None:
+            if _is_navigation(request):
+                target = request.headers.get("X-Forwarded-Uri", "/")
+                return web.Response(status=302, headers={"Location": self._hosts.login_url(slug, target)})
+            raise not_signed_in()
+        session = self._registry.by_slug(slug)
+        if session is None:
+            if not self._registry.known:
+                raise unavailable("Sessions are not known yet; try again in a few seconds.", 2)
+            raise not_found("Session not found.")
+        if session.user_id != principal.user_id and not principal.is_admin:
+            raise Problem(403, "Session access denied.")
+        if session.status is not SessionStatus.RUNNING:
+            raise not_found("Session not found.")
+        return web.Response(headers={"X-Upstream": f"mf-session-{slug}:{_IDE_PORT}"})
+
+
+def _is_navigation(request: web.Request) -> bool:
+    """Whether a person's browser is opening a page, as told from a program or a page's own requests.
+
+    Sec-Fetch-* cannot be set by scripts; browsers that do not send them are told by their wish for HTML.
+    """
+    headers = request.headers
+    return (
+        headers.get("X-Forwarded-Method", "GET") in ("GET", "HEAD")
+        and "text/html" in headers.get("Accept", "")
+        and headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+        and headers.get("Sec-Fetch-Dest", "document") == "document"
+    )

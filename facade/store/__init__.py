@@ -1,0 +1,1 @@
+"""The facade's own database: accounts and logins."""

@@ -1,0 +1,1 @@
+"""Alembic migrations of the facade's database: append only, never edited once released."""
