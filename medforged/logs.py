@@ -33,7 +33,9 @@ def configure(log_format: LogFormat = "auto", level: int = logging.INFO) -> None
         structlog.processors.format_exc_info,
         _redact,
     ]
-    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    # Plain tracebacks: the default ones show the values of local variables, passwords among them.
+    console_renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = console_renderer if console else structlog.processors.JSONRenderer()
     if console:
         shared.remove(structlog.processors.format_exc_info)
     structlog.configure(
