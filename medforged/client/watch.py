@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator
 from uuid import UUID
 
+from medforged.client.daemon import DaemonClient
 from medforged.client.errors import DaemonError
-from medforged.client.session import DaemonClient
 from medforged.contract.watch import Heartbeat, SessionChanged, Synced, WatchEvent
 
 __all__ = ["watch_forever"]

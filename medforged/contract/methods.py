@@ -1,4 +1,4 @@
-"""THE method table of the daemon's socket: name, parameters, result, who may call, whether calls are audited.
+"""Owns THE method table of the daemon's socket: name, parameters, result, who may call, whether calls are audited.
 
 A method is called by `POST /v1/<name>` with its parameters as a JSON object; see docs/reference/rpc.md.
 """

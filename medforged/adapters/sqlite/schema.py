@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from medforged.domain.sessions import ACTIVE, SessionStatus, Tier
 
-__all__ = ["ACTIVE_STATUSES", "counter", "gpus", "metadata", "sessions"]
+__all__ = ["ACTIVE_STATUSES", "UtcTime", "UuidText", "counter", "gpus", "metadata", "sessions"]
 
 # "starting", "running", "stopping" in a fixed order, for constraints.
 ACTIVE_STATUSES = tuple(status.value for status in SessionStatus if status in ACTIVE)
