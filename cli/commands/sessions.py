@@ -23,7 +23,7 @@ from medforged.contract.sessions import SessionLogs, SessionResult, SessionStatu
 if TYPE_CHECKING:
     from medforged.client import DaemonClient
 
-__all__ = ["sessions"]
+__all__ = ["list_sessions", "logs", "sessions", "show", "stop"]
 
 
 @click.group()

@@ -1,0 +1,54 @@
+"""One noun, one file name: a thing has the same name in every layer, so that anyone finds any line by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+import pytest
+
+from medforged.contract.methods import METHODS
+from tests.architecture.tree import PRODUCT, tracked
+
+pytestmark = pytest.mark.unit
+
+METHOD_NOUNS = {method.name.partition(".")[0] for method in METHODS}
+
+
+def names_in(folder: str) -> set[str]:
+    """The names of the modules right in a folder."""
+    inside = [path for path in tracked() if str(path.parent) == folder and path.suffix == ".py"]
+    return {path.stem for path in inside} - {"__init__", "conftest"}
+
+
+def in_two_numbers(paths: Iterable[PurePosixPath]) -> list[str]:
+    """Modules and packages that are called by the singular of what others call by the plural."""
+    known = {part for path in paths for part in (*path.parts[:-1], path.stem)}
+    return sorted(name for name in known if f"{name}s" in known or f"{name}es" in known)
+
+
+def test_methods_have_types_and_handlers_under_their_noun() -> None:
+    assert names_in("medforged/rpc/handlers") == METHOD_NOUNS
+    assert names_in("medforged/contract") >= METHOD_NOUNS
+
+
+def test_the_hosts_nouns_are_the_same_from_domain_to_port() -> None:
+    nouns = {"gpus", "workspaces", "containers", "isolation"}
+    for folder in ("medforged/domain", "medforged/ports"):
+        assert names_in(folder) >= nouns
+
+
+def test_every_port_has_its_conformance_suite_and_its_fake() -> None:
+    ports = names_in("medforged/ports")
+    assert {f"test_{port}" for port in ports} - names_in("tests/conformance") == set()
+    assert ports - names_in("tests/fakes") == set()
+
+
+def test_no_name_in_two_numbers() -> None:
+    product = [path for path in tracked() if path.parts[0] in PRODUCT and path.suffix == ".py"]
+    assert in_two_numbers(product) == []
+
+
+def test_a_name_in_two_numbers_is_seen() -> None:
+    paths = [PurePosixPath("a/gpus.py"), PurePosixPath("b/gpu.py"), PurePosixPath("c/process.py")]
+    assert in_two_numbers(paths) == ["gpu"]
