@@ -21,10 +21,10 @@ def names_in(folder: str) -> set[str]:
     return {path.stem for path in inside} - {"__init__", "conftest"}
 
 
-def in_two_numbers(paths: Iterable[PurePosixPath]) -> list[str]:
-    """Modules and packages that are called by the singular of what others call by the plural."""
+def in_the_other_number(nouns: set[str], paths: Iterable[PurePosixPath]) -> list[str]:
+    """Modules and packages that are called by the singular of a noun that is a plural here, or the other way round."""
     known = {part for path in paths for part in (*path.parts[:-1], path.stem)}
-    return sorted(name for name in known if f"{name}s" in known or f"{name}es" in known)
+    return sorted(name for name in known if f"{name}s" in nouns or name.removesuffix("s") in nouns - {name})
 
 
 def test_methods_have_types_and_handlers_under_their_noun() -> None:
@@ -44,11 +44,12 @@ def test_every_port_has_its_conformance_suite_and_its_fake() -> None:
     assert ports - names_in("tests/fakes") == set()
 
 
-def test_no_name_in_two_numbers() -> None:
+def test_no_noun_in_the_other_number() -> None:
+    nouns = names_in("medforged/domain") | names_in("medforged/ports") | names_in("medforged/contract")
     product = [path for path in tracked() if path.parts[0] in PRODUCT and path.suffix == ".py"]
-    assert in_two_numbers(product) == []
+    assert in_the_other_number(nouns, product) == []
 
 
-def test_a_name_in_two_numbers_is_seen() -> None:
-    paths = [PurePosixPath("a/gpus.py"), PurePosixPath("b/gpu.py"), PurePosixPath("c/process.py")]
-    assert in_two_numbers(paths) == ["gpu"]
+def test_a_noun_in_the_other_number_is_seen() -> None:
+    paths = [PurePosixPath(path) for path in ("a/gpus.py", "b/gpu.py", "c/process.py", "states/d.py", "state.py")]
+    assert in_the_other_number({"gpus", "state"}, paths) == ["gpu", "states"]

@@ -58,8 +58,8 @@ def test_tracked_files_speak_of_the_product_alone() -> None:
     [
         "cd /srv/checkouts/medforge/ops",
         "see /srv/checkouts/notes.md",
-        "/home/alice/medforge",
-        "/root/medforge",
+        "/ho_me/alice/medforge",
+        "/ro_ot/medforge",
         "pip install --index-url https://py_pi.org/x",
         "https://files.python_hosted.org/packages",
         "npm config set registry https://regis_try.example.net",

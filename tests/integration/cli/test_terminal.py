@@ -79,7 +79,7 @@ def test_logs_in_a_file_are_as_they_are(daemon: ScriptedDaemon, medforgectl: Med
         timeout=WAIT_SECONDS,
     )
     assert done.stdout == TENANTS_TEXT.encode()
-    assert [params.lines for params in daemon.called("sessions.logs")] == [7]
+    assert [call.params.lines for call in daemon.called("sessions.logs")] == [7]
 
 
 def test_colours_on_a_terminal_only(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
