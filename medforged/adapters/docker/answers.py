@@ -1,0 +1,86 @@
+"""Owns the reading of the engine's answers about containers: pure functions that never trust a field to be there.
+
+How the engine's states map to the port's:
+
+created                  CREATED
+running                  RUNNING
+paused                   RUNNING: its processes exist and hold the GPU; somebody froze it on purpose, and can thaw it
+exited, dead, removing   EXITED: its processes have ended, and it will not run again by itself
+restarting               UNKNOWN: we never ask for restarts, so a person has changed the container's policy
+anything else            UNKNOWN
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any
+
+from medforged.adapters.docker import labels
+from medforged.domain.containers import ContainerInfo, ContainerState
+
+__all__ = ["container_info", "container_labels", "image_id", "part", "process_id"]
+
+Answer = Mapping[str, Any]
+
+_STATES = {
+    "created": ContainerState.CREATED,
+    "running": ContainerState.RUNNING,
+    "paused": ContainerState.RUNNING,
+    "exited": ContainerState.EXITED,
+    "dead": ContainerState.EXITED,
+    "removing": ContainerState.EXITED,
+}
+
+
+def container_info(name: str, answer: Answer) -> ContainerInfo:
+    """A container from the answer to an inspection. Address and process id only while it runs, exit code only after."""
+    state = part(answer, "State")
+    status = state.get("Status")
+    known = _STATES.get(status, ContainerState.UNKNOWN) if isinstance(status, str) else ContainerState.UNKNOWN
+    running = known is ContainerState.RUNNING
+    identity, exit_code = answer.get("Id"), state.get("ExitCode")
+    if not isinstance(identity, str) or (running and process_id(answer) is None):
+        known, running = ContainerState.UNKNOWN, False
+    return ContainerInfo(
+        name=name,
+        state=known,
+        id=identity if isinstance(identity, str) else None,
+        session_id=labels.session_id(container_labels(answer)),
+        address=_address(answer) if running else None,
+        process_id=process_id(answer) if running else None,
+        exit_code=exit_code if known is ContainerState.EXITED and isinstance(exit_code, int) else None,
+        oom_killed=state.get("OOMKilled") is True,
+    )
+
+
+def container_labels(answer: Answer) -> Mapping[str, str]:
+    """The labels of an inspected container."""
+    return {str(key): str(value) for key, value in part(part(answer, "Config"), "Labels").items()}
+
+
+def image_id(answer: Answer) -> str:
+    """The id of the image that an inspected container was made from, or an empty string."""
+    return str(answer.get("Image") or "")
+
+
+def process_id(answer: Answer) -> int | None:
+    """The container's first process on the host, while there is one."""
+    found = part(answer, "State").get("Pid")
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def part(answer: Answer, key: str) -> Answer:
+    """A part of an answer that should be an object; an empty one when it is null, absent or something else."""
+    found = answer.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _address(answer: Answer) -> IPv4Address | None:
+    # The network that it was created on: a person may have connected it to others since.
+    network = part(answer, "HostConfig").get("NetworkMode")
+    endpoint = part(part(part(answer, "NetworkSettings"), "Networks"), str(network))
+    try:
+        return IPv4Address(str(endpoint.get("IPAddress")))
+    except AddressValueError:
+        return None
