@@ -1,0 +1,1 @@
+"""The packet filter layer of isolation, through python-iptables (docs/explanation/isolation.md)."""

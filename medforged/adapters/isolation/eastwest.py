@@ -1,0 +1,116 @@
+"""Owns isolation on a real host: two layers, each able to keep sessions apart alone, and the probe that proves it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from ipaddress import IPv4Address
+
+from medforged.adapters.bridge.ports import PortIsolation
+from medforged.adapters.iptables.bridged import ensure_bridge_filtering
+from medforged.adapters.iptables.firewall import Firewall
+from medforged.adapters.iptables.rules import Scope
+from medforged.adapters.isolation.bench import ProbePlace
+from medforged.adapters.isolation.frames import Station
+from medforged.adapters.isolation.probe import Probe
+from medforged.adapters.isolation.worker import Worker
+from medforged.domain.adapters import AdapterDescription
+from medforged.domain.containers import SessionNetwork
+from medforged.domain.errors import IsolationError
+from medforged.domain.isolation import IsolationReport
+
+__all__ = ["LAYERS", "EastWestIsolation"]
+
+LAYERS = ("iptables", "bridge")
+# Counted from the network's own address; NetworkSpec.dynamic_range must leave them out.
+_NEAR, _FAR = 4, 5
+_TIMEOUT_SECONDS = 10.0
+
+
+class EastWestIsolation:
+    """The Isolation of a Linux host. `instance` tells this installation's chains from another's on the same host."""
+
+    def __init__(self, instance: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._instance = instance
+        self._firewall = Firewall(instance)
+        self._ports = PortIsolation()
+        self._iptables = Worker("iptables", timeout_seconds)
+        self._netlink = Worker("netlink", timeout_seconds)
+        self._probe = Worker("the isolation probe", timeout_seconds)
+        self._probing = asyncio.Lock()
+        # Ports whose flags a running probe sets itself.
+        self._exempt: frozenset[str] = frozenset()
+        self._other_bridges: tuple[str, ...] = ()
+
+    def describe(self) -> AdapterDescription:
+        return AdapterDescription(
+            "isolation", "iptables (legacy tables) and isolated bridge ports", True, "the layers of a Linux host"
+        )
+
+    async def ensure(self, network: SessionNetwork, proxy: IPv4Address) -> IsolationReport:
+        """Both layers are attempted even when one fails; then it raises IsolationError that names every failure.
+
+        `problems` of a report that holds speak of the proxy: an endpoint that has its address but no port.
+        """
+        changed: list[str] = []
+        problems: list[str] = []
+        failures = []
+        for layer in (self._ensure_ports, self._ensure_firewall):
+            try:
+                await layer(network, proxy, changed, problems)
+            except IsolationError as error:
+                failures.append(str(error))
+        if failures:
+            raise IsolationError("; ".join(failures))
+        return IsolationReport(True, LAYERS, tuple(changed), tuple(problems))
+
+    async def verify(self, network: SessionNetwork, proxy: IPv4Address) -> IsolationReport:
+        """Probe both layers with traffic and read the flags of the sessions' own ports, which no probe may disturb."""
+        place = _place(self._instance, network)
+        cancelled = threading.Event()
+        async with self._probing:
+            self._exempt = frozenset(place.ports)
+            try:
+                probe = Probe(network, proxy, place, cancelled.is_set)
+                problems = await self._probe.run(probe.run, on_cancel=cancelled.set)
+            finally:
+                self._exempt = frozenset()
+            problems += await self._netlink.run(lambda: self._ports.missing(network, proxy))
+        return IsolationReport(not problems, LAYERS, (), problems)
+
+    async def remove(self, network: SessionNetwork) -> None:
+        await self._iptables.run(lambda: self._firewall.remove(network.name))
+        await self._netlink.run(lambda: self._ports.remove(network))
+
+    async def close(self) -> None:
+        """Give the threads up; the layers stay in place."""
+        for worker in (self._iptables, self._netlink, self._probe):
+            worker.close()
+
+    async def _ensure_ports(
+        self, network: SessionNetwork, proxy: IPv4Address, changed: list[str], problems: list[str]
+    ) -> None:
+        report = await self._netlink.run(lambda: self._ports.ensure(network, proxy, self._exempt))
+        self._other_bridges = report.other_bridges
+        changed += report.changed
+        problems += report.problems
+
+    async def _ensure_firewall(
+        self, network: SessionNetwork, proxy: IPv4Address, changed: list[str], _problems: list[str]
+    ) -> None:
+        # When the bridges could not be listed, the rules for those known before are worth having all the same.
+        scope = Scope(network.name, network.bridge, network.subnet, proxy, self._other_bridges)
+        changed += await self._iptables.run(lambda: self._firewall.ensure(scope))
+        changed += await ensure_bridge_filtering()
+
+
+def _place(instance: str, network: SessionNetwork) -> ProbePlace:
+    digest = hashlib.sha256(f"{instance}\n{network.name}".encode()).digest()
+    tag, base = digest[:3].hex(), network.subnet.network_address
+    near, far = (
+        # Locally administered (the second bit), and nothing that a container engine hands out.
+        Station.of(f"02:6d:{role:02x}:{digest[:3].hex(':')}", base + role)
+        for role in (_NEAR, _FAR)
+    )
+    return ProbePlace(f"mfp{tag}n", f"mfp{tag}f", near, far)
