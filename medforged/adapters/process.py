@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from asyncio import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-__all__ = ["CommandFailed", "CommandResult", "run"]
+__all__ = ["CommandFailed", "CommandMissing", "CommandResult", "CommandTimedOut", "Run", "run"]
 
 # Programs are looked up here and nowhere else, and speak untranslated English.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "LANG": "C"}
 _MAX_MESSAGE = 500
+# How long a killed program may take to be gone. One that waits inside the kernel for a device takes longer.
+_KILL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,10 @@ class CommandResult:
 
 
 class CommandFailed(Exception):
-    """A program could not be started, ended with another status than 0, or was killed at its timeout (status None)."""
+    """A program ended with another status than 0.
+
+    `status` is negative for the number of the signal that ended it, and None in the two subclasses.
+    """
 
     def __init__(self, argv: Sequence[str], status: int | None, stdout: str, stderr: str, reason: str) -> None:
         super().__init__(f"{' '.join(argv)}: {reason}")
@@ -35,8 +44,30 @@ class CommandFailed(Exception):
         self.reason = reason
 
 
-async def run(argv: Sequence[str], *, timeout_seconds: float, stdin: bytes | None = None) -> CommandResult:
-    """Run a program to its end and return its output. Raises CommandFailed."""
+class CommandMissing(CommandFailed):
+    """A program could not be started: it is not installed, or may not be executed."""
+
+
+class CommandTimedOut(CommandFailed):
+    """A program did not end in time and was killed. What it was doing may have happened, or happen still."""
+
+
+class Run(Protocol):
+    """What `run` is to those who call it, so that their tests can answer in its place."""
+
+    async def __call__(
+        self, argv: Sequence[str], *, timeout_seconds: float, stdin: bytes | None = None, cwd: Path | None = None
+    ) -> CommandResult: ...
+
+
+async def run(
+    argv: Sequence[str], *, timeout_seconds: float, stdin: bytes | None = None, cwd: Path | None = None
+) -> CommandResult:
+    """Run a program to its end, in `cwd` or else in `/`, and return its output.
+
+    Raises CommandFailed. At the timeout, and when the caller is cancelled, the program is killed
+    together with every program that it has started itself.
+    """
     try:
         process = await subprocess.create_subprocess_exec(
             *argv,
@@ -44,22 +75,39 @@ async def run(argv: Sequence[str], *, timeout_seconds: float, stdin: bytes | Non
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_ENVIRONMENT,
+            cwd=cwd or "/",
+            start_new_session=True,  # a process group of its own, to be killed as one; no signals from our terminal
         )
     except OSError as error:
-        raise CommandFailed(argv, None, "", "", f"cannot be started: {error.strerror}") from error
+        raise CommandMissing(argv, None, "", "", f"cannot be started: {error.strerror}") from error
+    ended = False
     try:
         async with asyncio.timeout(timeout_seconds):
             out, err = await process.communicate(stdin)
+        ended = True
     except TimeoutError as error:
-        raise CommandFailed(argv, None, "", "", f"did not end within {timeout_seconds:g} s") from error
+        raise CommandTimedOut(argv, None, "", "", f"did not end within {timeout_seconds:g} s") from error
     finally:
-        # Also when the caller is cancelled: never leave a child behind.
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        if not ended:
+            await _kill(process)
     stdout, stderr = out.decode(errors="replace"), err.decode(errors="replace")
     if process.returncode != 0:
-        said = " ".join((stderr or stdout).split())[:_MAX_MESSAGE] or "it said nothing"
-        raise CommandFailed(argv, process.returncode, stdout, stderr, f"ended with status {process.returncode}: {said}")
+        raise CommandFailed(argv, process.returncode, stdout, stderr, _reason(process.returncode, stderr or stdout))
     return CommandResult(stdout, stderr)
+
+
+async def _kill(process: subprocess.Process) -> None:
+    """Kill the program's whole group: it may have ended itself, and a child of its own hold our pipes open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # One that sits in the kernel (a suspended pool) dies only when that lets it go. Nobody waits for that.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_KILL_SECONDS):
+            await process.wait()
+
+
+def _reason(status: int | None, said: str) -> str:
+    words = " ".join(said.split())[:_MAX_MESSAGE] or "it said nothing"
+    if status is not None and status < 0:
+        return f"was ended by signal {-status}: {words}"
+    return f"ended with status {status}: {words}"

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-__all__ = ["OWNER_GID", "OWNER_UID", "Snapshot", "SnapshotKind", "Workspace", "WorkspaceKey", "snapshot_name"]
+__all__ = [
+    "OWNER_GID",
+    "OWNER_UID",
+    "Snapshot",
+    "SnapshotKind",
+    "Workspace",
+    "WorkspaceKey",
+    "is_snapshot_name",
+    "snapshot_name",
+]
 
 # contract.md section 3: workspaces and session processes belong to 1000:1000.
 OWNER_UID = 1000
 OWNER_GID = 1000
+
+# Safe as a part of a dataset's name, as a file name and as an argument; never hidden, never an option.
+_SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
 
 class SnapshotKind(StrEnum):
@@ -33,6 +46,20 @@ class WorkspaceKey:
     def relative(self) -> str:
         """`<user_id>/<session_id>`, relative to the workspaces' root."""
         return f"{self.user_id}/{self.session_id}"
+
+    @classmethod
+    def parse(cls, relative: str) -> WorkspaceKey | None:
+        """The key whose `relative` this is, letter for letter; None for anything else.
+
+        >>> WorkspaceKey.parse("lost+found") is None
+        True
+        """
+        user, _, session = relative.partition("/")
+        try:
+            key = cls(UUID(user), UUID(session))
+        except ValueError:
+            return None
+        return key if key.relative == relative else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +94,12 @@ def snapshot_name(kind: SnapshotKind, at: datetime) -> str:
     delta = at - datetime(1970, 1, 1, tzinfo=UTC)
     milliseconds = delta.days * 86_400_000 + delta.seconds * 1000 + delta.microseconds // 1000
     return f"{kind.value}-{milliseconds}"
+
+
+def is_snapshot_name(name: str) -> bool:
+    """Whether this may name a snapshot on every kind of store: up to 100 letters, digits and `_.:-`, no sign first.
+
+    >>> is_snapshot_name("stop-1771304304293"), is_snapshot_name("../../etc")
+    (True, False)
+    """
+    return _SNAPSHOT_NAME.fullmatch(name) is not None

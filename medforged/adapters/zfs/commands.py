@@ -1,0 +1,111 @@
+"""Owns doing things to datasets with the `zfs` and `zpool` commands: zfs-fuse 0.7 and OpenZFS 2.x.
+
+Each operation is one command, because each costs about as much as what it does. What the two versions do not
+have in common is avoided: `zfs list -p` (so times come from `zfs get -p`), several properties in one `zfs set`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from medforged.adapters.process import CommandFailed, CommandMissing, CommandTimedOut, Run, run
+from medforged.adapters.zfs.listings import PoolState, SnapshotEntry, rows, snapshot_entries
+from medforged.adapters.zfs.messages import classify
+from medforged.adapters.zfs.problems import ZfsFailure, ZfsProblem
+
+__all__ = ["CommandDatasets"]
+
+# How many commands run at once. ZFS itself serializes what changes a pool.
+_CONCURRENCY = 8
+
+# What workspaces inherit. Set once on the root: each property given at a creation costs as much as a tenth of it.
+#   setuid, devices: what a tenant makes must mean nothing on the host. exec: people run what they build.
+#   atime: reading would otherwise write, and make every snapshot differ.
+_INHERITED = (("setuid", "off"), ("devices", "off"), ("exec", "on"), ("atime", "off"))
+
+
+class CommandDatasets:
+    """Datasets through the commands. `zfs` and `zpool` are the argument lists that start them."""
+
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float = 30.0,
+        run: Run = run,
+        zfs: Sequence[str] = ("zfs",),
+        zpool: Sequence[str] = ("zpool",),
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._run = run
+        self._zfs = tuple(zfs)
+        self._zpool = tuple(zpool)
+        self._places = asyncio.Semaphore(_CONCURRENCY)
+
+    async def pools(self) -> Sequence[PoolState]:
+        table = rows(await self._call(self._zpool, "list", "-H", "-o", "name,health"))
+        return [PoolState(name, health) for name, health in table]
+
+    async def mountpoint(self, name: str) -> str:
+        return (await self._call(self._zfs, "get", "-H", "-o", "value", "mountpoint", name)).strip()
+
+    async def create_root(self, name: str, mount_root: Path) -> None:
+        properties = (("canmount", "off"), ("mountpoint", str(mount_root)), *_INHERITED)
+        await self._call(self._zfs, "create", *_options(properties), name)
+
+    async def create_group(self, name: str) -> None:
+        await self._call(self._zfs, "create", *_options((("canmount", "off"),)), name)
+
+    async def create(self, name: str, quota_bytes: int | None) -> None:
+        # refquota, not quota: it limits what the person has in the workspace now. With quota, snapshots, which
+        # the person neither makes nor can delete, would use it up, and deleting files would free nothing.
+        properties = () if quota_bytes is None else (("refquota", str(quota_bytes)),)
+        await self._call(self._zfs, "create", *_options(properties), name)
+
+    async def mount(self, name: str) -> None:
+        await self._call(self._zfs, "mount", name)
+
+    async def exists(self, name: str) -> bool:
+        try:
+            return bool(await self._call(self._zfs, "list", "-H", "-o", "name", "-t", "filesystem", name))
+        except ZfsFailure as failure:
+            if failure.problem is ZfsProblem.MISSING:
+                return False
+            raise
+
+    async def snapshot(self, name: str, snapshot: str) -> None:
+        await self._call(self._zfs, "snapshot", f"{name}@{snapshot}")
+
+    async def snapshots(self, name: str) -> Sequence[SnapshotEntry]:
+        columns = ("-o", "name,property,value", "creation,createtxg")
+        return snapshot_entries(name, _three(await self._call(self._zfs, "get", "-rHp", "-d", "1", *columns, name)))
+
+    async def destroy(self, name: str) -> None:
+        # Without -r: ZFS itself refuses where there are snapshots or children, so no check can be outrun.
+        await self._call(self._zfs, "destroy", name)
+
+    async def filesystems(self, root: str, depth: int) -> Sequence[str]:
+        listing = await self._call(self._zfs, "list", "-rH", "-d", str(depth), "-t", "filesystem", "-o", "name", root)
+        return [name for (name,) in rows(listing)]
+
+    async def _call(self, program: tuple[str, ...], *arguments: str) -> str:
+        """Run one command and return what it printed. Raises ZfsFailure."""
+        try:
+            async with self._places:
+                return (await self._run((*program, *arguments), timeout_seconds=self._timeout_seconds)).stdout
+        except CommandMissing as error:
+            raise ZfsFailure(ZfsProblem.NOT_INSTALLED, f"the {program[0]} command {error.reason}") from error
+        except CommandTimedOut as error:
+            raise ZfsFailure(ZfsProblem.STUCK, f"`{program[0]} {arguments[0]}` {error.reason}") from error
+        except CommandFailed as error:
+            said = " ".join((error.stderr or error.stdout).split()) or error.reason
+            raise ZfsFailure(classify(said), said) from error
+
+
+def _options(properties: Sequence[tuple[str, str]]) -> list[str]:
+    return [argument for name, value in properties for argument in ("-o", f"{name}={value}")]
+
+
+def _three(listing: str) -> list[tuple[str, ...]]:
+    return [row for row in rows(listing) if len(row) == len(("name", "property", "value"))]
