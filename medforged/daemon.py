@@ -19,7 +19,7 @@ from aiohttp import web
 
 from medforged import __version__, logs
 from medforged.adapters.systemd import Notifier, inherited_socket
-from medforged.bootstrap import Host, build
+from medforged.bootstrap import build, release
 from medforged.config import DEFAULT_PATH, Settings, load_settings, simulated
 from medforged.configuration import ConfigurationError
 from medforged.contract.exitcodes import ExitCode
@@ -34,10 +34,15 @@ _BACKLOG = 128
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), help=f"TOML file; {DEFAULT_PATH} where it exists.")
-@click.option("--simulate", type=click.Path(path_type=Path), help="Simulate the whole host, with state in this directory.")
+@click.option(
+    "--simulate", type=click.Path(path_type=Path), help="Simulate the whole host, with state in this directory."
+)
 @click.option("--check", is_flag=True, help="Check the configuration and end.")
+@click.option(
+    "--release", "releasing", is_flag=True, help="Take the firewall rules and the network off this host, and end."
+)
 @click.version_option(__version__, prog_name="medforged")
-def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
+def main(config: Path | None, simulate: Path | None, *, check: bool, releasing: bool) -> None:
     """The MedForge root daemon: GPUs, workspaces, isolation and containers behind a Unix socket."""
     if config is None and DEFAULT_PATH.exists() and simulate is None:
         config = DEFAULT_PATH
@@ -49,6 +54,9 @@ def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
             click.echo("the configuration is valid")
             return
         logs.configure(settings.daemon.log_format)
+        if releasing:
+            uvloop.run(release(settings))
+            return
         uvloop.run(serve(settings, is_simulated=simulate is not None))
     except ConfigurationError as error:
         _fail(str(error), ExitCode.CONFIG)
@@ -75,8 +83,11 @@ async def serve(settings: Settings, *, is_simulated: bool = False) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     notifier = Notifier(os.environ)
     # The socket comes first: whoever calls while the host is being looked at waits, and is not refused.
-    listener = _listen(settings)
+    inherited = _inherited()
+    listener = inherited or _bind(Path(settings.daemon.socket), settings.daemon.socket_group)
     async with contextlib.AsyncExitStack() as stack:
+        if inherited is None:
+            stack.callback(Path(settings.daemon.socket).unlink, missing_ok=True)
         stack.callback(listener.close)
         host = await build(settings)
         stack.push_async_callback(host.close)
@@ -98,7 +109,9 @@ async def serve(settings: Settings, *, is_simulated: bool = False) -> None:
         await asyncio.gather(*loops, return_exceptions=True)
         if ended is not None:
             log.error("daemon.loop_failed", loop=ended.get_name(), exc_info=ended.exception())
-            raise StartupFailed(f"internal error: {ended.get_name()} ended; the journal has the details", ExitCode.INTERNAL)
+            raise StartupFailed(
+                f"internal error: {ended.get_name()} ended; the journal has the details", ExitCode.INTERNAL
+            )
         log.info("daemon.stopped")
 
 
@@ -112,12 +125,11 @@ async def _until(stop: asyncio.Event, loops: list[asyncio.Task[None]]) -> asynci
     return next(loop for loop in loops if loop.done())
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _inherited() -> socket.socket | None:
     try:
-        inherited = inherited_socket(os.environ)
+        return inherited_socket(os.environ)
     except ValueError as error:
         raise StartupFailed(f"cannot take over the socket: {error}; see medforged.socket", ExitCode.CONFIG) from error
-    return inherited or _bind(Path(settings.daemon.socket), settings.daemon.socket_group)
 
 
 def _bind(path: Path, group: str) -> socket.socket:

@@ -31,6 +31,10 @@ class ContainerRuntime(Protocol):
         """The network as it is now, with its running endpoints. Raises ContainerMissing."""
         ...
 
+    async def remove_network(self, name: str) -> None:
+        """Remove the network. Absent: no error. Raises ContainerError while anything is attached to it."""
+        ...
+
     async def resolve_image(self, image: str) -> str:
         """The engine's id of a digest-pinned image. Raises ContainerError with a remedy when it is not there."""
         ...

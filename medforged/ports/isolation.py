@@ -29,3 +29,7 @@ class Isolation(Protocol):
     async def remove(self, network: SessionNetwork) -> None:
         """Take away the daemon's own chains and port settings, and nothing else."""
         ...
+
+    async def close(self) -> None:
+        """Give up what the adapter holds in this process; the layers stay in place."""
+        ...

@@ -16,15 +16,14 @@ __all__ = ["Allocation", "SessionChange", "SessionQuery", "StateStore"]
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What a new session's record is made from. `workspaces_root` precedes `/<user_id>/<session_id>` in
-    the dataset's name."""
+    """What a new session's record is made from. `workspace_zfs` is the name that its workspace will have."""
 
     session_id: UUID
     user_id: UUID
     tier: Tier
     pack_id: UUID
     max_concurrent_sessions: int
-    workspaces_root: str
+    workspace_zfs: str
     created_at: datetime
 
 

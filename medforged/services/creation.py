@@ -18,6 +18,7 @@ from medforged.domain.errors import (
 )
 from medforged.domain.packs import Pack
 from medforged.domain.sessions import Session, SessionStatus, StopReason, Tier
+from medforged.domain.workspaces import WorkspaceKey
 from medforged.ports.clock import Clock
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.readiness import ReadinessProbe
@@ -51,7 +52,6 @@ class SessionCreation:
         locks: SessionLocks,
         clock: Clock,
         journal: Journal,
-        workspaces_root: str,
     ) -> None:
         self._records = records
         self._workspaces = workspaces
@@ -62,7 +62,6 @@ class SessionCreation:
         self._locks = locks
         self._clock = clock
         self._journal = journal
-        self._workspaces_root = workspaces_root
 
     async def create(self, *, user_id: UUID, tier: Tier, pack_id: UUID | None, max_concurrent_sessions: int) -> Session:
         """A session that is `running`: its IDE answers.
@@ -78,13 +77,14 @@ class SessionCreation:
                 f"cannot start a session: isolation is not established ({self._isolation.problem}); "
                 "`medforgectl status` tells more"
             )
+        session_id = uuid4()
         allocation = Allocation(
-            session_id=uuid4(),
+            session_id=session_id,
             user_id=user_id,
             tier=tier,
             pack_id=pack.id,
             max_concurrent_sessions=max_concurrent_sessions,
-            workspaces_root=self._workspaces_root,
+            workspace_zfs=self._workspaces.locate(WorkspaceKey(user_id, session_id)).dataset,
             created_at=self._clock.now(),
         )
         async with self._locks.hold(allocation.session_id):

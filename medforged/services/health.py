@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from medforged.domain.errors import ContainerError
 from medforged.domain.gpus import GpuHealth
+from medforged.domain.packs import Pack
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.state import StateStore
 from medforged.services.gpus import GpuWatch
@@ -34,14 +35,14 @@ class HealthCheck:
         containers: ContainerRuntime,
         gpus: GpuWatch,
         state: StateStore,
-        has_packs: bool,
+        packs: tuple[Pack, ...],
     ) -> None:
         self._recovery = recovery
         self._isolation = isolation
         self._containers = containers
         self._gpus = gpus
         self._state = state
-        self._has_packs = has_packs
+        self._packs = packs
 
     async def findings(self) -> tuple[Finding, ...]:
         return (
@@ -49,8 +50,18 @@ class HealthCheck:
             Finding("isolation", self._isolation.problem),
             Finding("containers", await self._engine()),
             Finding("gpus", await self._devices()),
-            Finding("packs", None if self._has_packs else "no pack is configured; set packs.default_image"),
+            Finding("packs", await self._images()),
         )
+
+    async def _images(self) -> str | None:
+        if not self._packs:
+            return "no pack is configured; set packs.default_image"
+        try:
+            for pack in self._packs:
+                await self._containers.resolve_image(pack.image)
+        except ContainerError as error:
+            return str(error)
+        return None
 
     async def _engine(self) -> str | None:
         try:

@@ -69,6 +69,10 @@ class DockerRuntime:
             f"read network {name}", "networks", lambda at: self._networks.read(at.client, name)
         )
 
+    async def remove_network(self, name: str) -> None:
+        check_name(name)
+        await self._engine.act(f"remove network {name}", "networks", lambda at: self._networks.remove(at.client, name))
+
     async def resolve_image(self, image: str) -> str:
         parse_image(image)
         known = self._images.known(image)

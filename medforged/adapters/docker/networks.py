@@ -96,6 +96,21 @@ class EngineNetworks:
             raise ContainerMissing(f"cannot read network {name}: it does not exist; restart medforged, which makes it")
         return self._network(client, answer)
 
+    def remove(self, client: Any, name: str) -> None:
+        """Remove the network if this installation made it and nothing is attached."""
+        answer = self._find(client, name)
+        if answer is None:
+            return
+        if part(answer, "Labels").get(INSTANCE) != self._instance:
+            raise ContainerError(f"cannot remove network {name}: it was not made by this installation")
+        attached = sorted(str(endpoint.get("Name")) for endpoint in part(answer, "Containers").values())
+        if attached:
+            raise ContainerError(f"cannot remove network {name}: {', '.join(attached)} still attached; stop them first")
+        try:
+            client.remove_network(name)
+        except NotFound:
+            return
+
     def _find(self, client: Any, name: str) -> Answer | None:
         try:
             answer = client.inspect_network(name)

@@ -84,6 +84,12 @@ class SimulatedRuntime:
         await self._enter("network", name)
         return self._network(name)
 
+    async def remove_network(self, name: str) -> None:
+        await self._enter("remove_network", name)
+        if name in self._networks and (attached := [found.spec.name for found in self._running(name)]):
+            raise ContainerError(f"cannot remove network {name}: {', '.join(attached)} still attached; stop them first")
+        self._networks.pop(name, None)
+
     async def resolve_image(self, image: str) -> str:
         await self._enter("resolve_image", image)
         return self._resolve(image)

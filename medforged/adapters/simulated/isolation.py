@@ -54,6 +54,9 @@ class SimulatedIsolation:
         await self._enter("remove", network.name)
         self._covered.pop(network.name, None)
 
+    async def close(self) -> None:
+        """Nothing is held."""
+
     # What a test or a demonstration does to it.
 
     def fail(self, reason: str) -> None:

@@ -69,7 +69,7 @@ class SqliteState:
                     status=SessionStatus.STARTING.value,
                     gpu_id=gpu_id,
                     slug=await _unused_slug(connection),
-                    workspace_zfs=f"{allocation.workspaces_root}/{allocation.user_id}/{allocation.session_id}",
+                    workspace_zfs=allocation.workspace_zfs,
                     created_at=allocation.created_at,
                     revision=await _next_revision(connection),
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 
 from medforged import __version__
@@ -23,7 +24,7 @@ class DaemonHandlers:
         *,
         health: HealthCheck,
         state: StateStore,
-        adapters: tuple[AdapterDescription, ...],
+        adapters: Callable[[], tuple[AdapterDescription, ...]],
         instance: str,
         started_at: datetime,
     ) -> None:
@@ -50,7 +51,7 @@ class DaemonHandlers:
             health=_overall(findings),
             checks=[_check(finding) for finding in findings],
             adapters=[
-                wire.Adapter(port=a.port, adapter=a.adapter, real=a.real, reason=a.reason) for a in self._adapters
+                wire.Adapter(port=a.port, adapter=a.adapter, real=a.real, reason=a.reason) for a in self._adapters()
             ],
             sessions_by_status=dict(Counter(session.status.value for session in active)),
             gpus_total=len(known),

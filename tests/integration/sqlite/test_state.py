@@ -36,7 +36,7 @@ def device(index: int, *, fault: str | None = None, uuid: str | None = None) -> 
 
 
 def allocation(user: UUID | None = None, *, limit: int = 1, at: datetime = START) -> Allocation:
-    return Allocation(uuid4(), user or uuid4(), Tier.PUBLIC, uuid4(), limit, "tank/medforge/workspaces", at)
+    return Allocation(uuid4(), user or uuid4(), Tier.PUBLIC, uuid4(), limit, "tank/medforge/workspaces/u/s", at)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def test_an_allocation_is_a_starting_record_on_the_first_free_gpu(state: S
     assert (session.id, session.user_id, session.status) == (wanted.session_id, wanted.user_id, SessionStatus.STARTING)
     assert (session.gpu_id, session.gpu_uuid) == (0, "GPU-00000000")
     assert session.created_at == START
-    assert session.workspace_zfs == f"tank/medforge/workspaces/{wanted.user_id}/{wanted.session_id}"
+    assert session.workspace_zfs == wanted.workspace_zfs
     assert len(session.slug) == 8
     assert set(session.slug) <= set(SLUG_ALPHABET)
     assert await state.session(session.id) == session

@@ -1,0 +1,112 @@
+"""Owns choosing the adapter of each port for this host, and saying why; part of the composition root."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from medforged.adapters import nvml
+from medforged.adapters.clock import SystemClock
+from medforged.adapters.directories.store import DirectoryWorkspaceStore
+from medforged.adapters.docker import DockerRuntime
+from medforged.adapters.isolation import EastWestIsolation
+from medforged.adapters.simulated.containers import SimulatedRuntime
+from medforged.adapters.simulated.gpus import SimulatedGpuDriver
+from medforged.adapters.simulated.isolation import SimulatedIsolation
+from medforged.adapters.simulated.readiness import SimulatedReadiness
+from medforged.adapters.simulated.workspaces import SimulatedWorkspaceStore
+from medforged.adapters.tcp import TcpReadiness
+from medforged.adapters.zfs.detect import ZfsKind, command_store, core_store, detect
+from medforged.config import Settings
+from medforged.config import Workspaces as WorkspaceSettings
+from medforged.domain.adapters import AdapterDescription
+from medforged.ports.clock import Clock
+from medforged.ports.containers import ContainerRuntime
+from medforged.ports.gpus import GpuDriver
+from medforged.ports.isolation import Isolation
+from medforged.ports.readiness import ReadinessProbe
+from medforged.ports.workspaces import WorkspaceStore
+
+__all__ = ["Adapters", "select_adapters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """One adapter a port."""
+
+    gpus: GpuDriver
+    workspaces: WorkspaceStore
+    containers: ContainerRuntime
+    readiness: ReadinessProbe
+    isolation: Isolation
+
+    def descriptions(self) -> tuple[AdapterDescription, ...]:
+        """What each says of itself now."""
+        described = (self.gpus, self.workspaces, self.containers, self.isolation)
+        return tuple(adapter.describe() for adapter in described)
+
+    async def close(self) -> None:
+        await self.gpus.close()
+        await self.isolation.close()
+        await self.containers.close()
+
+
+async def select_adapters(settings: Settings) -> Adapters:
+    """The real adapter wherever the host has the technology. Raises WorkspaceError for storage that cannot be used."""
+    async with contextlib.AsyncExitStack() as stack:
+        gpus = await _gpus(settings)
+        stack.push_async_callback(gpus.close)
+        workspaces = await _workspaces(settings, SystemClock())
+        stack.pop_all()
+    simulated = settings.adapters.containers == "simulated"
+    return Adapters(
+        gpus=gpus,
+        workspaces=workspaces,
+        containers=SimulatedRuntime() if simulated else _docker(settings),
+        readiness=SimulatedReadiness() if simulated else TcpReadiness(),
+        isolation=SimulatedIsolation()
+        if settings.adapters.isolation == "simulated"
+        else EastWestIsolation(settings.daemon.instance),
+    )
+
+
+async def _gpus(settings: Settings) -> GpuDriver:
+    wanted = settings.adapters.gpus
+    if wanted == "nvml":
+        return nvml.NvmlGpuDriver()
+    if wanted == "simulated":
+        return SimulatedGpuDriver(settings.gpus.simulated_count)
+    # A library that is there belongs to a real GPU host, even where its driver fails: nothing is simulated then.
+    found = await nvml.detect()
+    return found.driver or SimulatedGpuDriver(settings.gpus.simulated_count, reason=found.reason)
+
+
+async def _workspaces(settings: Settings, clock: Clock) -> WorkspaceStore:
+    places = settings.workspaces
+    mount_root = Path(places.mount_root) if places.mount_root else None
+    wanted = settings.adapters.workspaces
+    if wanted == "simulated":
+        return SimulatedWorkspaceStore(clock)
+    if wanted == "directories":
+        return DirectoryWorkspaceStore(Path(places.directory))
+    if wanted == "zfs":
+        return command_store(places.pool, clock, root=places.root, mount_root=mount_root)
+    if wanted == "libzfs_core":
+        return core_store(places.pool, clock, root=places.root, mount_root=mount_root)
+    return await _detected(places, mount_root, clock)
+
+
+async def _detected(places: WorkspaceSettings, mount_root: Path | None, clock: Clock) -> WorkspaceStore:
+    found = await detect(places.pool)
+    match found.kind:
+        case ZfsKind.LIBZFS_CORE:
+            return core_store(places.pool, clock, root=places.root, mount_root=mount_root, reason=found.reason)
+        case ZfsKind.COMMANDS:
+            return command_store(places.pool, clock, root=places.root, mount_root=mount_root, reason=found.reason)
+        case ZfsKind.NONE:
+            return DirectoryWorkspaceStore(Path(places.directory), reason=found.reason)
+
+
+def _docker(settings: Settings) -> DockerRuntime:
+    return DockerRuntime(instance=settings.daemon.instance, socket=Path(settings.containers.docker_socket))
