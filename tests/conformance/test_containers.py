@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -204,6 +205,23 @@ async def test_network_that_is_not_as_it_has_to_be_is_an_error_and_left_alone(wo
 
     assert (await world.runtime.network(world.network.name)).subnet == world.network.subnet
     await world.runtime.ensure_network(world.network)
+
+
+async def test_removing_the_network_spares_one_that_is_in_use(world: World) -> None:
+    with contextlib.ExitStack() as stack:
+        real = isinstance(world, DockerWorld)
+        network = stack.enter_context(docker_world.network()) if real else replace(world.network, name="mfct-own")
+        await world.runtime.ensure_network(network)
+        spec = replace(world.spec(), network=network.name)
+        await world.runtime.create(spec)
+        await world.runtime.start(spec.name)
+        with pytest.raises(ContainerError, match=f"{spec.name} still attached"):
+            await world.runtime.remove_network(network.name)
+        await world.runtime.remove(spec.name)
+        await world.runtime.remove_network(network.name)
+        with pytest.raises(ContainerMissing):
+            await world.runtime.network(network.name)
+        await world.runtime.remove_network(network.name)
 
 
 async def test_network_that_does_not_exist_is_missing(world: World) -> None:
