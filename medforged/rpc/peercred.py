@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ __all__ = ["Peer", "peer_of"]
 # Not in Python's socket module; asm-generic/socket.h, Linux 4.13.
 _SO_PEERGROUPS = 59
 _UCRED = struct.Struct("3i")
-_MAX_GROUPS = 65536
+# Python's getsockopt takes no larger buffer.
+_GROUPS_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,16 @@ class Peer:
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """Raises OSError when the connection has no credentials."""
+    """Raises OSError when the connection has no credentials.
+
+    Of a process in more than 256 supplementary groups only the primary one counts.
+    """
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MAX_GROUPS)
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        raw = b""
     groups = struct.unpack(f"{len(raw) // 4}I", raw)
     return Peer(pid, uid, frozenset((gid, *groups)))

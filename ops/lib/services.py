@@ -49,11 +49,20 @@ def succeeds_with(env: dict[str, str], action: str) -> bool:
     )
 
 
-def stop_all(layout: Layout, ledger: Ledger, venv: Path) -> None:
-    """Sessions first, while there is somebody who can snapshot them; then the way in; then the processes."""
+def stop_all(layout: Layout, ledger: Ledger, venv: Path, *, force: bool) -> None:
+    """Sessions first, while there is somebody who can snapshot them; then the way in; then the processes.
+
+    Sessions that cannot be stopped end it there, unless forced: then their containers stay, for the next `up`.
+    """
     if _alive(ledger, "daemon"):
         say("stopping sessions")
-        run([venv / "bin" / "medforgectl", "--socket", layout.daemon_socket, "sessions", "stop", "--all", "--wait"])
+        ctl = [venv / "bin" / "medforgectl", "--socket", layout.daemon_socket]
+        try:
+            run([*ctl, "sessions", "stop", "--all", "--wait"])
+        except Failure as error:
+            if not force:
+                raise Failure(f"{error}\nRepair that, or run ops/down --force, which leaves sessions as they are") from error
+            say(f"going on although {error}")
     if "caddy" in ledger.entries:
         say("stopping Caddy")
         run([ROOT / "deploy" / "caddy" / "container", "down"], env=_caddy_environment(layout), check=False)
@@ -62,7 +71,11 @@ def stop_all(layout: Layout, ledger: Ledger, venv: Path) -> None:
     _stop(ledger, "daemon")
     config = layout.state / "medforged.toml"
     if config.exists() and succeeds(["docker", "info"]):
-        run([venv / "bin" / "medforged", "--config", config, "--release"], log=layout.logs / "daemon.log")
+        run(
+            [venv / "bin" / "medforged", "--config", config, "--release"],
+            log=layout.logs / "daemon.log",
+            check=not force,
+        )
     if (link := ledger.entries.get("command")) is not None:
         Path(str(link["path"])).unlink(missing_ok=True)
         ledger.forget("command")

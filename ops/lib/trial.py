@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--simulate", action="store_true", help="simulate the whole host: needs neither root nor Docker"
     )
+    parser.add_argument("--force", action="store_true", help="down: go on where sessions cannot be stopped")
     options = parser.parse_args()
     try:
         if options.simulate:
@@ -39,7 +40,7 @@ def main() -> None:
         with Path("/run/medforge-ops.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             ledger = Ledger(layout.run / "ledger.json")
-            up(layout, ledger) if options.action == "up" else down(layout, ledger)
+            up(layout, ledger) if options.action == "up" else down(layout, ledger, force=options.force)
     except Failure as error:
         fail(error)
     except KeyboardInterrupt:
@@ -75,11 +76,11 @@ def up(layout: Layout, ledger: Ledger) -> None:
     )
 
 
-def down(layout: Layout, ledger: Ledger) -> None:
+def down(layout: Layout, ledger: Ledger, *, force: bool) -> None:
     if not ledger.entries:
         say("nothing that ops/up started is running")
         return
-    services.stop_all(layout, ledger, ROOT / ".venv")
+    services.stop_all(layout, ledger, ROOT / ".venv", force=force)
     hostparts.release_host(ledger)
     for name in list(ledger.entries):
         ledger.forget(name)
