@@ -18,7 +18,22 @@ from medforged.client import DEFAULT_SOCKET
 from medforged.configuration import ConfigurationError
 from medforged.logs import LogFormat
 
-__all__ = ["ALIASES", "DEFAULT_PATH", "PREFIX", "Settings", "load_settings", "simulated", "tcp_address"]
+__all__ = [
+    "ALIASES",
+    "DEFAULT_PATH",
+    "PREFIX",
+    "Auth",
+    "Daemon",
+    "Database",
+    "Listen",
+    "Process",
+    "Sessions",
+    "Settings",
+    "Site",
+    "load_settings",
+    "simulated",
+    "tcp_address",
+]
 
 DEFAULT_PATH = Path("/etc/medforge/facade.toml")
 PREFIX = "MEDFORGE_FACADE_"
@@ -61,6 +76,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     socket: str = "/run/medforge-facade/facade.sock"
     """Unix socket; used when `tcp` is empty."""
     socket_mode: Annotated[str, msgspec.Meta(pattern=r"^0?[0-7]{3}$")] = "0660"
+    """Permissions of the Unix socket, in octal."""
     socket_group: str = ""
     """Group that owns the socket: the proxy's; empty keeps the facade's own."""
     tcp: str = ""
@@ -72,9 +88,10 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
-    """Cookies and logins (contract.md section 4)."""
+    """Cookies and logins."""
 
     cookie_secure: bool = True
+    """Whether browsers send the cookie over HTTPS only; false is for a trial without TLS."""
     idle_ttl_seconds: Positive = 7 * _DAY_SECONDS
     """A login that is not used for so long has ended."""
     max_ttl_seconds: Positive = 30 * _DAY_SECONDS
@@ -94,6 +111,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     """The way to the daemon."""
 
     socket: str = str(DEFAULT_SOCKET)
+    """Where the daemon listens."""
 
 
 class Sessions(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from facade.keys import request_id_of
 
-__all__ = ["Page", "success"]
+__all__ = ["Meta", "Page", "success"]
 
 API_VERSION = "v1.0"
 

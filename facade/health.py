@@ -14,7 +14,7 @@ from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
 from medforged.contract.daemon import GetStatus, Health
 
-__all__ = ["FacadeHealth"]
+__all__ = ["FacadeHealth", "Failing"]
 
 _log = structlog.get_logger()
 

@@ -9,7 +9,16 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-__all__ = ["Problem", "not_found", "not_signed_in", "problem_response", "unavailable", "validation"]
+__all__ = [
+    "Document",
+    "FieldError",
+    "Problem",
+    "not_found",
+    "not_signed_in",
+    "problem_response",
+    "unavailable",
+    "validation",
+]
 
 _BASE = "https://medforge.dev/problems/"
 

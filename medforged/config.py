@@ -17,7 +17,25 @@ from medforged import configuration
 from medforged.domain.packs import DEFAULT_PACK_ID, Pack
 from medforged.logs import LogFormat
 
-__all__ = ["ALIASES", "DEFAULT_PATH", "PREFIX", "Settings", "load_settings", "network_of", "packs_of", "simulated"]
+__all__ = [
+    "ALIASES",
+    "DEFAULT_PATH",
+    "PREFIX",
+    "Adapters",
+    "Containers",
+    "Daemon",
+    "Gpus",
+    "NamedPack",
+    "Network",
+    "Packs",
+    "Sessions",
+    "Settings",
+    "Workspaces",
+    "load_settings",
+    "network_of",
+    "packs_of",
+    "simulated",
+]
 
 DEFAULT_PATH = Path("/etc/medforge/medforged.toml")
 PREFIX = "MEDFORGED_"
@@ -39,6 +57,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     instance: Name = "medforge"
     """Tells this installation's containers and firewall chains from another's on the same host."""
     socket: str = "/run/medforge/medforged.sock"
+    """Where the daemon listens; a socket that systemd passes comes before it."""
     socket_group: str = "medforge"
     """Group that owns the socket (mode 0660): operators, and the facade's user."""
     operator_group: str = "medforge"
@@ -55,9 +74,13 @@ class Adapters(msgspec.Struct, frozen=True, kw_only=True):
     """Which adapter serves each part. `auto` takes the real one where the host has it."""
 
     gpus: Literal["auto", "nvml", "simulated"] = "auto"
+    """`auto` simulates only where no NVIDIA driver is installed."""
     workspaces: Literal["auto", "libzfs_core", "zfs", "directories", "simulated"] = "auto"
+    """`auto` takes libzfs_core, else the `zfs` command, else directories."""
     containers: Literal["docker", "simulated"] = "docker"
+    """Simulated containers are records: nothing runs in them."""
     isolation: Literal["iptables", "simulated"] = "iptables"
+    """`iptables` stands for both layers, the packet filter and the bridge's."""
 
 
 class Gpus(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +98,7 @@ class Workspaces(msgspec.Struct, frozen=True, kw_only=True):
     pool: str = "tank"
     """The ZFS pool; datasets are `<pool>/<root>/<user>/<session>`."""
     root: str = "medforge/workspaces"
+    """The dataset below the pool that has all workspaces."""
     mount_root: str = ""
     """Where the root is mounted; empty means `/<pool>/<root>`."""
     directory: str = "/var/lib/medforge/workspaces"
@@ -84,12 +108,14 @@ class Workspaces(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """The sessions' network (contract.md section 6)."""
+    """The sessions' network."""
 
     name: str = "medforge-public-sessions"
+    """Name of the Docker network; it is created where it is absent."""
     bridge: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,14}$")] = "mf-public"
     """Name of the bridge interface; at most 15 characters, the kernel's limit."""
     subnet: str = "172.30.0.0/24"
+    """Between a /16 and a /26; an existing network is never changed."""
     proxy_address: str = "172.30.0.2"
     """Caddy's fixed address, the only one that may open a connection to a session."""
 
@@ -98,11 +124,15 @@ class Containers(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of each session's container, and patience with it."""
 
     docker_socket: str = "/var/run/docker.sock"
+    """Where Docker Engine listens."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024**2)] = 16 * _GIB
+    """Memory of each session, without swap on top."""
     shm_bytes: Annotated[int, msgspec.Meta(ge=1024**2)] = 2 * _GIB
+    """Size of /dev/shm, which data loaders use."""
     cpus: Positive = 8.0
     """CPU cores, fractions allowed; a value above the host's number of cores is lowered to it."""
     pids: Annotated[int, msgspec.Meta(ge=64)] = 4096
+    """Processes and threads of each session."""
     start_timeout_seconds: Positive = 60.0
     """How long a container may take from its start until its IDE answers."""
     stop_grace_seconds: Positive = 10.0
@@ -113,6 +143,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """Recovery of sessions."""
 
     poll_interval_seconds: Positive = 30.0
+    """How often records and host are compared."""
     poll_backoff_max_seconds: Positive = 300.0
     """After failures the interval doubles up to this."""
     isolation_interval_seconds: Positive = 3.0
@@ -133,6 +164,7 @@ class Packs(msgspec.Struct, frozen=True, kw_only=True):
     default_image: str = ""
     """The default pack's image, `name[:tag]@sha256:<digest>`; `ops/images pack` prints it."""
     additional: list[NamedPack] = []
+    """Further packs that sessions can name."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
