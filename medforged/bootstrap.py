@@ -1,4 +1,4 @@
-"""The composition root: settings -> adapters -> services -> socket. The only file that knows all of them."""
+"""Owns the composition root: settings -> adapters -> services -> socket. The only file that knows all of them."""
 
 from __future__ import annotations
 
