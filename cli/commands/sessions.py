@@ -208,4 +208,4 @@ def logs(daemon: Daemon, session: UUID | str, lines: int) -> None:
     if sys.stdout.isatty():
         text = readable(text.replace("\r\n", "\n"), keep="\n\t")
     # Without `color`, click would take the escape sequences out of what a file gets.
-    click.echo(text, nl=not text.endswith("\n"), color=True)
+    click.echo(text, nl=bool(text) and not text.endswith("\n"), color=True)

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.unit
 
 DOCUMENTS = [path for path in tracked() if path.suffix == ".md" and path.parts[0] not in ("node_modules", "web")]
 TOPS = {path.parts[0] for path in tracked() if len(path.parts) > 1}
+SOURCES = {".py", ".sh", ".ts", ".js", ".cjs", ".toml", ".service", ".socket", ".conf"}
 # A path that a reader could open: below a top-level folder, of plain characters.
 PATH = re.compile(rf"(?:\./)?((?:{'|'.join(sorted(map(re.escape, TOPS)))})/[A-Za-z0-9_.@/-]*[A-Za-z0-9_/])")
 
@@ -104,6 +105,17 @@ def test_the_glossary_is_in_order() -> None:
 def test_what_a_document_points_to_is_there(document: PurePosixPath) -> None:
     text = read(document)
     assert [*dead_links(document, text), *dead_paths(text), *unknown_commands(text)] == []
+
+
+def test_documents_that_the_code_names_are_there() -> None:
+    named = {
+        (str(path), name)
+        for path in tracked()
+        if path.suffix in SOURCES or not path.suffix
+        for name in re.findall(r"\bdocs/[A-Za-z0-9_/-]+\.md\b", read(path))
+    }
+    assert ("cli/exitcodes.py", "docs/reference/exit-codes.md") in named
+    assert sorted((path, name) for path, name in named if not (ROOT / name).is_file()) == []
 
 
 def test_what_is_not_there_is_seen() -> None:

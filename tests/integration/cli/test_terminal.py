@@ -82,6 +82,13 @@ def test_logs_in_a_file_are_as_they_are(daemon: ScriptedDaemon, medforgectl: Med
     assert [call.params.lines for call in daemon.called("sessions.logs")] == [7]
 
 
+def test_no_logs_are_no_line(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
+    session = daemon.add(slug="abcd2345")
+    daemon.logs[session.id] = ""
+    done = medforgectl("sessions", "logs", "abcd2345")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_colours_on_a_terminal_only(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
     daemon.add()
     assert "\x1b[32mrunning" in on_a_terminal(medforgectl, "sessions", "ls")[1]
