@@ -1,6 +1,6 @@
 'use strict';
 // Runs at image build, after npm: turns the installed code-server into what the container starts.
-//   bundle     server.cjs and the code-server modules it requires, one file
+//   bundle     start.cjs, and server.cjs with the code-server modules it requires as one file
 //   defaults   settings, written into the page that loads the workbench
 //   prune      what this image does not use
 //   compress   the files a browser loads
@@ -25,6 +25,7 @@ function bundle() {
     logLevel: 'warning',
   });
   fs.rmSync(path.join(out, 'medforge.source.cjs'));
+  fs.copyFileSync('/ide/start.cjs', '/opt/ide/start.cjs');
 }
 
 // Settings of every scope can be given to the workbench as defaults here (an extension may only set some), so that a
@@ -57,6 +58,7 @@ function prune() {
   ];
   for (const item of unused) fs.rmSync(path.join(vscode, item), { recursive: true, force: true });
   for (const file of walk(vscode)) if (file.endsWith('.map')) fs.rmSync(file);
+  for (const tool of ['esbuild', '@esbuild', '.bin']) fs.rmSync(path.join('/opt/ide/node_modules', tool), { recursive: true });
   // The name people know, beside code-server's own.
   fs.symlinkSync('code-server', path.join(vscode, 'bin/remote-cli/code'));
 }
@@ -98,7 +100,7 @@ function* walk(folder) {
 }
 
 (async () => {
-  for (const step of [prune, bundle, defaults, compress]) {
+  for (const step of [bundle, defaults, prune, compress]) {
     const began = performance.now();
     await step();
     console.log(`${step.name}: ${Math.round(performance.now() - began)} ms`);

@@ -9,7 +9,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const compression = require('compression');
 const express = require('express');
-const { field, logger } = require('@coder/logger');
+const { logger } = require('@coder/logger');
 
 // code-server derives these from XDG variables when its modules load. What it keeps there (heartbeat, sockets, logs) is
 // of no use after this container, so it stays off the workspace.
@@ -31,18 +31,22 @@ const userData = path.join(home, '.local/share/code-server');
 const stopGrace = 5000;
 
 // The image keeps nothing of HOME, which lies on the workspace: a new one gets the folders that the server expects and
-// the shell's usual files. Called again for every page, because a workspace may be mounted after this process started.
+// the shell's usual files. Called again for every page, because a workspace may be mounted after this process started;
+// until then the mount point belongs to root, and nothing is written. Returns whether there is a workspace.
 function prepareHome() {
   try {
-    if (fs.existsSync(path.join(userData, 'User'))) return;
+    fs.accessSync(workspace, fs.constants.W_OK);
+    if (fs.existsSync(path.join(userData, 'User'))) return true;
     for (const folder of ['User/globalStorage', 'User/workspaceStorage', 'Machine', 'extensions']) {
       fs.mkdirSync(path.join(userData, folder), { recursive: true });
     }
     for (const file of fs.readdirSync('/etc/skel')) {
       fs.cpSync(path.join('/etc/skel', file), path.join(home, file), { recursive: true, force: false });
     }
+    return true;
   } catch (error) {
-    logger.error(`cannot prepare ${home}: is the workspace mounted, owned by ${process.getuid()} and not full?`, field('error', error));
+    logger.warn(`cannot write to ${workspace}: ${error.message}; it has to be mounted, belong to uid ${process.getuid()} and have space left`);
+    return false;
   }
 }
 
@@ -83,7 +87,6 @@ exports.attach = async (server) => {
   // The `code` command of the terminal runs this binary.
   process.env.NODE_EXEC_PATH = process.execPath;
   process.chdir('/');
-  prepareHome();
 
   const router = express();
   router.use(compression());
@@ -95,7 +98,11 @@ exports.attach = async (server) => {
 
   // The workbench's half of the server is the larger one; without this, the first page would have to load it.
   setImmediate(async () => {
-    await vscode.ensureVSCodeLoaded({ args }, undefined, (error) => error && logger.error('cannot load the workbench', field('error', error)));
+    if (prepareHome()) {
+      await vscode.ensureVSCodeLoaded({ args }, undefined, (error) => error && logger.error(`cannot load the workbench: ${error.stack}`));
+    } else {
+      await (await import(path.join(vscodeRoot, 'out/server-main.js'))).loadCodeWithNls();
+    }
     delete process.env.CODE_SERVER_PARENT_PID;
     logger.info(`code-server ${version} is ready after ${Math.round(performance.now())} ms`);
   });
