@@ -135,7 +135,18 @@ class Bench:
         if self._session is not None:
             await self._stop()
         if self._zfs:
-            subprocess.run(["zfs", "destroy", "-r", f"{self._layout.pool}/{self._tag}"], check=False)
+            # A dataset stays busy for a moment after its container has gone.
+            for _ in range(50):
+                if (
+                    subprocess.run(
+                        ["zfs", "destroy", "-r", f"{self._layout.pool}/{self._tag}"],
+                        check=False,
+                        stderr=subprocess.DEVNULL,
+                    ).returncode
+                    == 0
+                ):
+                    break
+                await asyncio.sleep(0.1)
         elif self._root.exists():
             shutil.rmtree(self._root)
 

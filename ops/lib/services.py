@@ -61,7 +61,9 @@ def stop_all(layout: Layout, ledger: Ledger, venv: Path, *, force: bool) -> None
             run([*ctl, "sessions", "stop", "--all", "--wait"])
         except Failure as error:
             if not force:
-                raise Failure(f"{error}\nRepair that, or run ops/down --force, which leaves sessions as they are") from error
+                raise Failure(
+                    f"{error}\nRepair that, or run ops/down --force, which leaves sessions as they are"
+                ) from error
             say(f"going on although {error}")
     if "caddy" in ledger.entries:
         say("stopping Caddy")
