@@ -117,7 +117,8 @@ async def assemble(
             )
         )
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(registry.wait_known(), timeout=_FIRST_LIST_SECONDS)
+            async with asyncio.timeout(_FIRST_LIST_SECONDS):
+                await registry.wait_known()
         if not registry.known:
             _log.warning("daemon.unheard", reason=registry.lost)
         yield Facade(app, registry, logins, users, store)

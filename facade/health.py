@@ -18,6 +18,10 @@ __all__ = ["FacadeHealth", "Failing"]
 
 _log = structlog.get_logger()
 
+# How long the daemon and the database may take to show that they are there.
+_DAEMON_SECONDS = 5.0
+_DATABASE_SECONDS = 10.0
+
 
 class Failing(msgspec.Struct, frozen=True, kw_only=True):
     """A part that is not well. What the daemon says of it may name the host's insides and goes to the log alone."""
@@ -61,7 +65,8 @@ class FacadeHealth:
     async def check_daemon(self) -> None:
         """Ask the daemon for the health of its parts."""
         try:
-            health = await asyncio.wait_for(self._client.call(methods.daemon_health, GetStatus()), timeout=5.0)
+            async with asyncio.timeout(_DAEMON_SECONDS):
+                health = await self._client.call(methods.daemon_health, GetStatus())
         except (DaemonError, TimeoutError) as error:
             self._note_daemon((), answers=False, why=str(error) or "no answer in time")
             return
@@ -73,7 +78,8 @@ class FacadeHealth:
     async def check_database(self) -> None:
         """Learn of logins that other processes have ended, which shows at the same time that the database answers."""
         try:
-            await asyncio.wait_for(self._logins.poll(), timeout=10.0)
+            async with asyncio.timeout(_DATABASE_SECONDS):
+                await self._logins.poll()
         except Exception:
             if self._database_answers:
                 _log.exception("database.lost")

@@ -14,6 +14,11 @@ __all__ = ["Runner"]
 
 _log = structlog.get_logger()
 
+# Longer than proxies keep idle connections for, so that it is never the facade that closes under a request.
+_KEEPALIVE_SECONDS = 75.0
+# As much as Caddy lets through: the address and cookies of a session's page come along when Caddy asks about it.
+_HEADER_MAX_BYTES = 64 * 1024
+
 
 class _Connection(web.RequestHandler):
     """One connection. Requests that cannot be parsed, and exceptions that no middleware sees, become problems."""
@@ -73,7 +78,13 @@ class Runner(web.AppRunner):
     """Runs an application on our connections. Bodies are never decompressed, so that none can grow in memory."""
 
     def __init__(self, app: web.Application, *, drain_seconds: float) -> None:
-        self._options: dict[str, Any] = {"access_log": None, "auto_decompress": False, "keepalive_timeout": 75.0}
+        self._options: dict[str, Any] = {
+            "access_log": None,
+            "auto_decompress": False,
+            "keepalive_timeout": _KEEPALIVE_SECONDS,
+            "max_line_size": _HEADER_MAX_BYTES,
+            "max_field_size": _HEADER_MAX_BYTES,
+        }
         super().__init__(app, shutdown_timeout=drain_seconds, **self._options)
 
     async def _make_server(self) -> web.Server:

@@ -11,8 +11,8 @@ from facade.auth.tokens import TOKEN_PATTERN
 __all__ = ["COOKIE_NAME", "Cookies"]
 
 COOKIE_NAME = "medforge_session"
-# More than fit into one header of the largest size that is accepted (8,190 bytes).
-_MAX_TOKENS = 150
+# More than fit into one header of the largest size that is accepted (64 KiB).
+_MAX_TOKENS = 1200
 _TOKENS = re.compile(rf"(?:^|;)[ \t]*{COOKIE_NAME}=({TOKEN_PATTERN})(?=[ \t]*(?:;|$))")
 
 

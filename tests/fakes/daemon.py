@@ -118,6 +118,7 @@ class FakeDaemon:
 
     def forget(self) -> None:
         """Changes up to now cannot be resumed any more."""
+        self.revision += 1
         self._oldest = self.revision
         self._log.clear()
 

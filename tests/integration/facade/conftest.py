@@ -1,0 +1,176 @@
+"""A facade on a real Unix socket, with a real database and a scripted daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from sqlalchemy import update
+
+from facade.auth.passwords import Passwords
+from facade.bootstrap import Facade, assemble
+from facade.config import Auth, Daemon, Database, Listen, Settings, Site
+from facade.server import Runner
+from facade.store.tables import users
+from tests.fakes.clock import SetClock
+from tests.fakes.daemon import FakeDaemon, fake_daemon
+
+SITE = "medforge.example.test"
+PASSWORD = "correct horse"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def data(self) -> Any:
+        return self.json["data"]
+
+    @property
+    def cookie(self) -> str:
+        """The token that the answer sets."""
+        found: str = self.headers["Set-Cookie"].removeprefix("medforge_session=").partition(";")[0]
+        return found
+
+
+@dataclass(frozen=True)
+class Person:
+    user_id: UUID
+    email: str
+    token: str
+
+
+class Api:
+    """Speaks to a facade's socket like Caddy does, in a browser's or a program's name."""
+
+    def __init__(self, socket: Path, facade: Facade) -> None:
+        self.socket = socket
+        self.facade = facade
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(socket), limit=0), cookie_jar=aiohttp.DummyCookieJar()
+        )
+        self._people = 0
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def request(
+        self,
+        verb: str,
+        path: str,
+        *,
+        token: str | None = None,
+        host: str = SITE,
+        headers: dict[str, str] | list[tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> Answer:
+        named = [("Host", host), *(headers.items() if isinstance(headers, dict) else headers or ())]
+        if token is not None:
+            named.append(("Cookie", f"medforge_session={token}"))
+        async with self._http.request(
+            verb, f"http://facade{path}", headers=named, allow_redirects=False, **options
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.request("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Answer:
+        return await self.request("POST", path, **options)
+
+    async def proxy(self, slug: str, token: str | None = None, **options: Any) -> Answer:
+        """What Caddy asks for a request to a session's host."""
+        return await self.get("/api/v1/auth/session-proxy", host=f"s-{slug}.{SITE}", token=token, **options)
+
+    async def person(self, *, admin: bool = False) -> Person:
+        """A new account, signed in."""
+        self._people += 1
+        email = f"person{self._people}@example.org"
+        answer = await self.post("/api/v1/auth/signup", json={"email": email, "password": PASSWORD})
+        assert answer.status == 201, answer.body
+        user_id = UUID(answer.data["user_id"])
+        if admin:
+            async with self.facade.store.writing() as connection:
+                await connection.execute(update(users).where(users.c.id == user_id).values(is_admin=True))
+        return Person(user_id, email, answer.cookie)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until it holds; the test's own time limit is the limit."""
+    while not condition():  # noqa: ASYNC110  # what is waited for happens in another task, which does not tell
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
+    async with fake_daemon(tmp_path / "medforged.sock") as made:
+        yield made
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        site=Site(domain="example.test", web_root=""),
+        listen=Listen(body_max_bytes=4096),
+        auth=Auth(),
+        database=Database(url=f"sqlite+aiosqlite:///{tmp_path / 'facade.db'}"),
+        daemon=Daemon(socket=str(tmp_path / "medforged.sock")),
+    )
+
+
+@pytest.fixture
+def serving(tmp_path: Path, clock: SetClock) -> Callable[[Settings], contextlib.AbstractAsyncContextManager[Api]]:
+    """Starts facades; several may serve one database."""
+    count = 0
+
+    @contextlib.asynccontextmanager
+    async def serve(settings: Settings) -> AsyncIterator[Api]:
+        nonlocal count
+        count += 1
+        socket = tmp_path / f"facade{count}.sock"
+        # As cheap as argon2id can be: what is tested is not how long it takes.
+        cheap = Passwords(time_cost=1, memory_kib=8, parallelism=1)
+        async with assemble(settings, clock=clock, passwords=cheap) as facade:
+            runner = Runner(facade.app, drain_seconds=1)
+            await runner.setup()
+            await web.UnixSite(runner, str(socket)).start()
+            api = Api(socket, facade)
+            try:
+                yield api
+            finally:
+                await api.close()
+                await runner.cleanup()
+
+    return serve
+
+
+@pytest.fixture
+async def api(
+    daemon: FakeDaemon,
+    settings: Settings,
+    serving: Callable[[Settings], contextlib.AbstractAsyncContextManager[Api]],
+) -> AsyncIterator[Api]:
+    async with serving(settings) as made:
+        await eventually(lambda: made.facade.registry.live)
+        yield made

@@ -1,0 +1,43 @@
+"""The route table holds what the contract says of who may do what."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from facade.middleware.access import Who
+from facade.routes import Handlers, Route, table
+
+pytestmark = pytest.mark.unit
+
+
+class Named:
+    """Any handler, by its name."""
+
+    def __getattr__(self, name: str) -> Any:
+        return name
+
+
+@pytest.fixture
+def routes() -> dict[tuple[str, str], Route]:
+    named = cast("Any", Named())
+    routes = table(Handlers(auth=named, sessions=named, proxy=named, health=named))
+    assert len({(route.verb, route.path) for route in routes}) == len(routes)
+    return {(route.verb, route.path): route for route in routes}
+
+
+def test_what_changes_state_is_guarded_and_only_that(routes: dict[tuple[str, str], Route]) -> None:
+    for (verb, path), route in routes.items():
+        assert route.changes == (verb != "GET"), path
+
+
+def test_only_accounts_and_health_are_for_anyone(routes: dict[tuple[str, str], Route]) -> None:
+    open_to_anyone = {path for (_, path), route in routes.items() if route.who is Who.ANYONE}
+    assert open_to_anyone == {"/healthz", "/api/v1/auth/signup", "/api/v1/auth/login", "/api/v1/auth/logout"}
+    assert [path for (_, path), route in routes.items() if route.who is Who.CADDY] == ["/api/v1/auth/session-proxy"]
+
+
+def test_fixed_paths_come_before_the_ids_that_would_swallow_them(routes: dict[tuple[str, str], Route]) -> None:
+    paths = [path for _, path in routes]
+    assert paths.index("/api/v1/sessions/current") < paths.index("/api/v1/sessions/{id}")
