@@ -35,7 +35,6 @@ class NvmlDevice:
         self._index = index
         self._xids = xids
         self._events: Any = None
-        self._events_offered = True
 
     def read(self) -> GpuDevice:
         """Raises NVMLError when the GPU does not tell its UUID, or when NVML is not initialised (any more).
@@ -79,7 +78,7 @@ class NvmlDevice:
                 pynvml.nvmlEventSetFree(events)
 
     def _fetch_xids(self, handle: Any, uuid: str) -> None:
-        if self._events is None and self._events_offered:
+        if self._events is None:
             self._watch(handle)
         if self._events is None:
             return
@@ -97,14 +96,12 @@ class NvmlDevice:
     def _watch(self, handle: Any) -> None:
         wanted = pynvml.nvmlDeviceGetSupportedEventTypes(handle) & _WATCHED
         if not wanted:
-            self._events_offered = False
             return
         self._events = pynvml.nvmlEventSetCreate()
         try:
             pynvml.nvmlDeviceRegisterEvents(handle, wanted, self._events)
-        except pynvml.NVMLError as error:
+        except pynvml.NVMLError:
             self.release()
-            self._events_offered = error.value not in NOT_OFFERED
             raise
 
 

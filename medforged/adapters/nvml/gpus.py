@@ -98,7 +98,7 @@ class NvmlGpuDriver:
         except pynvml.NVMLError as error:
             raise self._failed(explain_driver(error)) from error
         except Stuck as stuck:
-            raise self._failed(f"NVML has not answered for {stuck.seconds:.0f} s; {_STUCK}") from stuck
+            raise self._failed(f"NVML {stuck}; {_STUCK}") from stuck
         self._initialised = True
         self._state = f"driver {census.driver_version}, {census.count} GPUs"
         return census
@@ -112,7 +112,7 @@ class NvmlGpuDriver:
         except ValueError as error:  # bytes that are no text
             return Silence(index, f"cannot read its identity: {error}")
         except Stuck as stuck:
-            return Silence(index, f"it has not answered for {stuck.seconds:.0f} s; {_STUCK}")
+            return Silence(index, f"it {stuck}; {_STUCK}")
         self._attached.add(index)
         return look
 

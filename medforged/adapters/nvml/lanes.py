@@ -14,11 +14,7 @@ T = TypeVar("T")
 
 
 class Stuck(Exception):
-    """A call has not returned in its time. It cannot be cancelled: its thread stays inside the library."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"no answer for {seconds:.1f} s")
-        self.seconds = seconds
+    """A call has not returned in its time, or could not be made. The text goes on after a subject: "has not …"."""
 
 
 class Lane:
@@ -54,8 +50,11 @@ class Lane:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(outcome.set_result, result)
 
+        try:
+            threading.Thread(target=work, name=self._name, daemon=True).start()
+        except RuntimeError as error:  # the host's limit of threads
+            raise Stuck(f"cannot be asked: {error}") from error
         self._running, self._started = outcome, loop.time()
-        threading.Thread(target=work, name=self._name, daemon=True).start()
         await self._finish(outcome, loop, timeout_seconds)
         value: T = outcome.result()()
         return value
@@ -65,7 +64,7 @@ class Lane:
         if not outcome.done():
             await asyncio.wait({outcome}, timeout=remaining)
         if not outcome.done():
-            raise Stuck(loop.time() - self._started)
+            raise Stuck(f"has not answered for {loop.time() - self._started:.0f} s")
 
 
 def _attempt(call: Callable[[], T]) -> Callable[[], T]:

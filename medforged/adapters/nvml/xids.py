@@ -69,20 +69,18 @@ class XidBook:
     def __init__(self) -> None:
         self._log: Any = structlog.get_logger("medforged")
         self._lock = threading.Lock()
-        self._faults: dict[str, set[int]] = {}
+        self._seen: dict[str, set[int]] = {}
 
     def note(self, uuid: str, xid: int) -> None:
         """A GPU reported an Xid just now."""
-        fault = is_fault(xid)
-        if fault:
-            with self._lock:
-                self._faults.setdefault(uuid, set()).add(xid)
-        self._log.warning("gpu.xid", gpu_uuid=uuid, xid=xid, fault=fault)
+        with self._lock:
+            self._seen.setdefault(uuid, set()).add(xid)
+        self._log.warning("gpu.xid", gpu_uuid=uuid, xid=xid, fault=is_fault(xid))
 
     def fault_of(self, uuid: str) -> str | None:
         """One sentence for what this GPU has reported, None when it may be used."""
         with self._lock:
-            return explain_xids(self._faults.get(uuid, ()))
+            return explain_xids(self._seen.get(uuid, ()))
 
 
 def is_fault(xid: int) -> bool:

@@ -22,19 +22,22 @@ _SLOTS = 255  # one GPU to a PCI bus, bus 0 left out as on a real host
 
 
 class SimulatedGpuDriver:
-    """GpuDriver over `count` GPUs that exist nowhere: idle, healthy, with lasting UUIDs.
+    """GpuDriver over `count` GPUs that exist nowhere: idle, healthy, with lasting UUIDs. `reason`: why simulated ones.
 
     The readings are those of an idle card and stay so. A test fails a GPU, or the driver as a whole, while the
     daemon runs. Nothing here knows of containers: a GPU shows processes only when `set_processes` says so.
     """
 
-    def __init__(self, count: int = 7, *, name: str = "NVIDIA GeForce RTX 5090 (simulated)") -> None:
+    def __init__(
+        self, count: int = 7, *, name: str = "NVIDIA GeForce RTX 5090 (simulated)", reason: str = "configured"
+    ) -> None:
         self._devices = {device.uuid: device for device in (_device(index, name) for index in range(count))}
+        self._reason = reason
         self._failure: str | None = None
         self._closed = False
 
     def describe(self) -> AdapterDescription:
-        return AdapterDescription("gpus", "simulated", real=False, reason=f"{len(self._devices)} GPUs are simulated")
+        return AdapterDescription("gpus", "simulated", real=False, reason=f"{len(self._devices)} GPUs: {self._reason}")
 
     async def inventory(self) -> GpuInventory:
         if self._closed:
