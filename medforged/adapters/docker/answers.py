@@ -18,10 +18,31 @@ from typing import Any
 
 from medforged.adapters.docker import labels
 from medforged.domain.containers import ContainerInfo, ContainerState
+from medforged.domain.errors import ContainerError
 
-__all__ = ["container_info", "container_labels", "image_id", "part", "process_id"]
+__all__ = [
+    "Answer",
+    "Senseless",
+    "container_info",
+    "container_labels",
+    "image_id",
+    "is_named",
+    "part",
+    "process_id",
+    "whole",
+]
 
 Answer = Mapping[str, Any]
+
+
+class Senseless(ContainerError):
+    """The engine answered something that cannot be an answer to the question."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            f"cannot read what the container engine says about {subject}: it makes no sense; is it Docker?"
+        )
+
 
 _STATES = {
     "created": ContainerState.CREATED,
@@ -67,7 +88,29 @@ def image_id(answer: Answer) -> str:
 def process_id(answer: Answer) -> int | None:
     """The container's first process on the host, while there is one."""
     found = part(answer, "State").get("Pid")
-    return found if isinstance(found, int) and found > 0 else None
+    return found if type(found) is int and found > 0 else None
+
+
+def whole(answer: object, subject: str) -> Answer:
+    """The answer, which has to be an object. Raises Senseless."""
+    if not isinstance(answer, dict):
+        raise Senseless(subject)
+    return answer
+
+
+def is_named(answer: Answer, name: str) -> bool:
+    """Whether an inspected container has this name; the engine also takes the beginning of an id for one.
+
+    Raises Senseless when it has neither this name nor such an id.
+    """
+    identity, found = answer.get("Id"), answer.get("Name")
+    if not isinstance(identity, str) or not isinstance(found, str):
+        raise Senseless(name)
+    if found.removeprefix("/") == name:
+        return True
+    if identity.startswith(name):
+        return False
+    raise Senseless(name)
 
 
 def part(answer: Answer, key: str) -> Answer:

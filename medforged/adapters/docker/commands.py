@@ -8,7 +8,15 @@ from typing import Any
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from medforged.adapters.docker import labels
-from medforged.adapters.docker.answers import Answer, container_info, container_labels, image_id
+from medforged.adapters.docker.answers import (
+    Answer,
+    Senseless,
+    container_info,
+    container_labels,
+    image_id,
+    is_named,
+    whole,
+)
 from medforged.adapters.docker.creation import GpuInjection, creation_request
 from medforged.adapters.docker.engine import Connection
 from medforged.adapters.docker.failures import explanation, is_absent
@@ -145,7 +153,10 @@ class EngineContainers:
                 raise
 
     def inspect(self, at: Connection, name: str) -> ContainerInfo:
-        existing = self._find(at.client, name)
+        try:
+            existing = self._find(at.client, name)
+        except Senseless:
+            return ContainerInfo(name, ContainerState.UNKNOWN)
         return ContainerInfo(name, ContainerState.MISSING) if existing is None else container_info(name, existing)
 
     def list(self, at: Connection) -> tuple[ContainerInfo, ...]:
@@ -178,11 +189,11 @@ class EngineContainers:
     def _find(self, client: Any, name: str, identity: str | None = None) -> Answer | None:
         """The container of this name, or id. Raises ContainerError for one that is not ours."""
         try:
-            answer: Answer = client.inspect_container(identity or name)
+            answer = whole(client.inspect_container(identity or name), name)
         except NotFound:
             return None
-        if identity is None and _name(answer) != name:
-            return None  # the engine also takes the beginning of an id for a name
+        if identity is None and not is_named(answer, name):
+            return None
         if not self._is_ours(answer):
             raise ContainerError(
                 f"cannot touch container {name}: it was not made by this installation; remove or rename it"

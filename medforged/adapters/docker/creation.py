@@ -7,8 +7,8 @@ privileges  no capabilities, no-new-privileges, never privileged; the engine's d
             stay, because nothing here names others
 namespaces  IPC and cgroup namespaces are private by name (an engine on cgroup v1 would share the host's cgroup
             namespace otherwise); PID, UTS and user namespaces are left at their default, which is the container's own
-files       the image is read-only. `/workspace` is the only bind mount; /tmp, /var/tmp and /run are in memory and
-            inside the memory limit, so that no session can fill the disk that the engine and all others live on
+files       the image is read-only. `/workspace` is the only bind mount; /tmp and /var/tmp are in memory and inside the
+            memory limit, so that no session can fill the disk that the engine and all others live on
 limits      memory without swap on top, shared memory, processes, CPUs, open files; no core dumps, see `_LIMITS`
 life        an init reaps what the IDE leaves behind and passes signals on; the engine never restarts a container,
             because what happens after a death is the daemon's decision; no health check of the image runs
@@ -119,7 +119,6 @@ def _host(spec: ContainerSpec, propagation: Propagation) -> dict[str, Any]:
         "Tmpfs": {
             "/tmp": _TEMPORARY.format(size=limits.memory_bytes // 2),  # noqa: S108 - a path inside the container
             "/var/tmp": _TEMPORARY.format(size=64 * _MIB),  # noqa: S108 - the same
-            "/run": _TEMPORARY.format(size=16 * _MIB),
         },
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,

@@ -12,6 +12,7 @@ import docker
 import requests
 from docker.errors import DockerException
 
+from medforged.adapters.docker.answers import whole
 from medforged.adapters.docker.calls import BlockingCalls, CallsClosed
 from medforged.adapters.docker.failures import translated
 from medforged.domain.errors import ContainerError, ContainerUnavailable
@@ -108,12 +109,12 @@ class Engine:
     def _connect(self) -> tuple[Connection, Connection]:
         first = self._client(".".join(map(str, _OLDEST)), self._question_seconds)
         try:
-            said = first.version(api_version=False)
+            said = whole(first.version(api_version=False), "its version")
         finally:
             first.close()
         chosen = api_version(str(said.get("ApiVersion")), str(said.get("MinAPIVersion")))
         client = self._client(chosen, self._question_seconds)
-        info = client.info()
+        info = whole(client.info(), "itself")
         asking = Connection(
             client=client,
             version=str(said.get("Version")),

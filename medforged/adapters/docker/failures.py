@@ -72,6 +72,18 @@ _KNOWN: tuple[tuple[str, str], ...] = (
         "the container engine lacks its init program; install the package that has docker-init (Debian: tini)",
     ),
     (
+        r"range of CPUs is from",
+        "the configuration gives a session more CPUs than this host has; lower it",
+    ),
+    (
+        r"minimum memory limit",
+        "the configuration gives a session too little memory; raise it",
+    ),
+    (
+        r"unable to start container process: exec",
+        "the program of the image cannot be run; check the pack's entry point and architecture",
+    ),
+    (
         r"setting rlimit.*operation not permitted",
         "the container engine may not open that many files itself; raise LimitNOFILE of its service",
     ),
@@ -91,11 +103,12 @@ def translated(action: str, error: Exception, socket: Path) -> ContainerError:
             if pattern.search(words):
                 return ContainerError(f"cannot {action}: {meaning}")
         return ContainerError(f"cannot {action}: the container engine refused it ({error.status_code}): {words}")
-    if isinstance(error, requests.exceptions.Timeout):
+    causes = tuple(_causes(error))
+    if any(isinstance(cause, requests.exceptions.Timeout | TimeoutError) for cause in causes):
         return ContainerUnavailable(
             f"cannot {action}: the container engine did not answer in time; see `systemctl status docker`"
         )
-    for cause in _causes(error):
+    for cause in causes:
         if isinstance(cause, PermissionError):
             return ContainerUnavailable(
                 f"cannot {action}: no permission for {socket}; run medforged as root, as its unit file does"

@@ -7,6 +7,7 @@ from typing import Any
 
 from docker.errors import ImageNotFound, NotFound
 
+from medforged.adapters.docker.answers import whole
 from medforged.domain.errors import ContainerError
 
 __all__ = ["ImageIndex", "PinnedImage", "parse_image"]
@@ -73,7 +74,7 @@ class ImageIndex:
             if reference is None:
                 continue
             try:
-                answer = client.inspect_image(reference)
+                answer = whole(client.inspect_image(reference), f"image {reference}")
             except (ImageNotFound, NotFound):
                 continue
             digests = [str(digest).rpartition("@")[2] for digest in answer.get("RepoDigests") or ()]

@@ -33,7 +33,8 @@ def propagation_of(directory: Path, mountinfo: str) -> Propagation:
     """The same, from the text of a mountinfo file (proc_pid_mountinfo(5)): the mount is the one with the longest path
     that holds the directory, and of several on the same path the last, which hides the others."""
     best, length = Propagation.PRIVATE, -1
-    for line in mountinfo.splitlines():
+    # Not splitlines(): the kernel escapes newlines in paths, and none of the other characters that it splits at.
+    for line in mountinfo.removesuffix("\n").split("\n"):
         fields = line.split(" ")
         point = Path(_unescape(fields[4]))
         if len(point.parts) < length or not directory.is_relative_to(point):

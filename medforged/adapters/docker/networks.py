@@ -12,7 +12,7 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
-from medforged.adapters.docker.answers import Answer, part, process_id
+from medforged.adapters.docker.answers import Answer, part, process_id, whole
 from medforged.adapters.docker.failures import explanation, is_absent
 from medforged.adapters.docker.labels import INSTANCE
 from medforged.domain.containers import Endpoint, NetworkSpec, SessionNetwork
@@ -113,7 +113,7 @@ class EngineNetworks:
 
     def _find(self, client: Any, name: str) -> Answer | None:
         try:
-            answer = client.inspect_network(name)
+            answer = whole(client.inspect_network(name), f"network {name}")
         except NotFound:
             return None
         return answer if answer.get("Name") == name else None  # the engine also takes the beginning of an id
