@@ -18,7 +18,8 @@ from medforged.domain.errors import IsolationError
 __all__ = ["LOCK_FILE", "xtables_lock"]
 
 LOCK_FILE = Path("/run/xtables.lock")
-_PAUSE_SECONDS = 0.02
+# Shorter than the gap between two runs of a program in a loop: waiting in turn is not possible with a limit.
+_PAUSE_SECONDS = 0.002
 
 
 @contextlib.contextmanager

@@ -51,10 +51,13 @@ class Probe:
             )
         try:
             with pinned(), ExitStack() as stack:
-                bench = Bench(stack, self._network, self._place)
+                bench = self._bench(stack)
                 return tuple(problem for step in self._steps() for problem in step(bench))
         except OSError as error:
             raise IsolationError(f"cannot probe {self._network.name}: {error}; run as root") from error
+
+    def _bench(self, stack: ExitStack) -> Bench:
+        return Bench(stack, self._network, self._place)
 
     def _steps(self) -> Iterator[Callable[[Bench], Sequence[str]]]:
         steps = (self._session_to_host, self._session_to_session, self._host_to_session, self._port_to_port)

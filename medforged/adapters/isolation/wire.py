@@ -40,7 +40,7 @@ class Tap:
         deadline = time.monotonic() + seconds
         while not self.saw(frame):
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or not select.select([self._socket], [], [], remaining)[0]:
+            if remaining <= 0 or not _readable(self._socket, remaining):
                 return self.saw(frame)
         return True
 
@@ -64,7 +64,7 @@ class Tap:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
-            select.select([self._socket], [], [], remaining)
+            _readable(self._socket, remaining)
         return labels
 
     def _drain(self) -> None:
@@ -89,7 +89,7 @@ def device_socket(family: int, interface: str) -> socket.socket:
 def datagrams(listener: socket.socket, seconds: float) -> tuple[bytes, ...]:
     """What has come in, waiting at most this long for the first."""
     received: list[bytes] = []
-    if select.select([listener], [], [], seconds)[0]:
+    if _readable(listener, seconds):
         with contextlib.suppress(BlockingIOError):
             while True:
                 received.append(listener.recv(_LARGEST_FRAME))
@@ -105,6 +105,13 @@ def connects(address: IPv4Address, port: int, seconds: float) -> str | None:
         return f"no answer within {seconds:g} s"
     except OSError as error:
         return (error.strerror or str(error)).lower()
+
+
+def _readable(one: socket.socket, seconds: float) -> bool:
+    # Not select(2), which knows no descriptor above 1023: a daemon with many watchers has such.
+    waiting = select.poll()
+    waiting.register(one, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
 
 
 def _is_ipv4_from(data: bytes, source: IPv4Address) -> bool:
