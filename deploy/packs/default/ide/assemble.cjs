@@ -1,6 +1,7 @@
 'use strict';
 // Runs at image build, after npm: turns the installed code-server into what the container starts.
 //   bundle     start.cjs, and server.cjs with the code-server modules it requires as one file
+//   python     the extension in ide/python
 //   defaults   settings, written into the page that loads the workbench
 //   prune      what this image does not use
 //   compress   the files a browser loads
@@ -26,6 +27,16 @@ function bundle() {
   });
   fs.rmSync(path.join(out, 'medforge.source.cjs'));
   fs.copyFileSync('/ide/start.cjs', '/opt/ide/start.cjs');
+}
+
+function python() {
+  const folder = path.join(vscode, 'extensions/medforge-python');
+  fs.mkdirSync(folder);
+  fs.copyFileSync('/ide/python/package.json', path.join(folder, 'package.json'));
+  esbuild.buildSync({
+    entryPoints: ['/ide/python/extension.cjs'], outfile: path.join(folder, 'extension.js'),
+    bundle: true, platform: 'node', target: 'node24', minifyWhitespace: true, external: ['vscode'], nodePaths: ['/opt/ide/node_modules'], logLevel: 'warning',
+  });
 }
 
 // Settings of every scope can be given to the workbench as defaults here (an extension may only set some), so that a
@@ -58,7 +69,7 @@ function prune() {
   ];
   for (const item of unused) fs.rmSync(path.join(vscode, item), { recursive: true, force: true });
   for (const file of walk(vscode)) if (file.endsWith('.map')) fs.rmSync(file);
-  for (const tool of ['esbuild', '@esbuild', '.bin']) fs.rmSync(path.join('/opt/ide/node_modules', tool), { recursive: true });
+  for (const tool of ['esbuild', '@esbuild', '.bin', 'vscode-languageclient', 'vscode-languageserver-protocol', 'vscode-languageserver-types', 'vscode-jsonrpc']) fs.rmSync(path.join('/opt/ide/node_modules', tool), { recursive: true });
   // The name people know, beside code-server's own.
   fs.symlinkSync('code-server', path.join(vscode, 'bin/remote-cli/code'));
 }
@@ -100,7 +111,7 @@ function* walk(folder) {
 }
 
 (async () => {
-  for (const step of [bundle, defaults, prune, compress]) {
+  for (const step of [bundle, python, defaults, prune, compress]) {
     const began = performance.now();
     await step();
     console.log(`${step.name}: ${Math.round(performance.now() - began)} ms`);

@@ -67,6 +67,21 @@ async function connect(port, commit, kind, args, enough) {
   });
 }
 
+// Pyright answers the first message of its protocol.
+async function languageServer() {
+  const server = spawn(process.execPath, ['--require', '/ide/flush.cjs', '/opt/ide/node_modules/pyright/langserver.index.js', '--stdio'], {
+    env: { ...process.env, NODE_COMPILE_CACHE: '/opt/ide/cache' },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const message = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params: { processId: null, rootUri: null, capabilities: {} } });
+  server.stdin.write(`Content-Length: ${message.length}\r\n\r\n${message}`);
+  await new Promise((resolve, reject) => {
+    setTimeout(reject, 10000, new Error('the language server does not answer')).unref();
+    let said = '';
+    server.stdout.on('data', (data) => (said += data).includes('completionProvider') && resolve());
+  });
+}
+
 async function main() {
   const port = await freePort();
   const server = spawn(process.execPath, ['--require', '/ide/flush.cjs', '/opt/ide/start.cjs'], {
@@ -94,6 +109,7 @@ async function main() {
   const management = await connect(port, commit, 1, undefined, (_, said) => said.type === 'ok');
   // The extension host itself says when it is ready to be given its work.
   const extensions = await connect(port, commit, 2, { language: 'en', env: {}, break: false, port: null }, (type) => type === regular);
+  await languageServer();
   await sleep(3000);
   management.close();
   extensions.close();
