@@ -22,7 +22,7 @@ def patterns(root: Path) -> dict[str, re.Pattern[str]]:
     here = [re.escape(str(path)) for path in (root, root.parent) if len(path.parts) > 1]
     return {
         "a path of this checkout": re.compile(rf"(?<![\w./-])(?:{'|'.join(here)})/") if here else re.compile("(?!)"),
-        "a home folder": re.compile(r"(?<![\w.-])/(?:home/[a-z][\w-]*|root)/(?!\.)\w"),
+        "a home folder": re.compile(r"(?<![\w.})-])/(?:home/[a-z][\w-]*|root)/(?!\.)\w"),
         "the host of a package registry": re.compile(
             rf"\b(?:[\w-]+\.)*(?:{names})\.(?:org|com)\b|\bregistry\.[\w-]+\.\w+"
         ),
@@ -72,7 +72,14 @@ def test_what_does_not_belong_is_seen(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["/etc/medforge/medforged.toml", "docs/srv/checkouts/x", "/root/.ssh", "npm ci", "a registry of handlers"]
+    "line",
+    [
+        "/etc/medforge/medforged.toml",
+        "docs/srv/checkouts/x",
+        "/root/.ssh",
+        "/proc/{pid}/root/sys",
+        "a registry of handlers",
+    ],
 )
 def test_what_belongs_is_left_alone(line: str) -> None:
     assert not complaints("a.md", line, Path("/srv/checkouts/medforge"))
