@@ -50,6 +50,8 @@ def running_site() -> Iterator[CaddySite]:
 def site(running_site: CaddySite) -> Iterator[CaddySite]:
     """The running site with a facade that admits everyone and a session that answers 200 to everything."""
     for server in (running_site.facade, running_site.session):
+        server.stop()
+        server.start()
         server.seen.clear()
         server.streams = False
     running_site.facade.script = admit

@@ -89,6 +89,7 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.file = sock.makefile("rb")
+        self.closed = threading.Event()
 
     def head(self) -> Message | None:
         """The next message without its body, or None at the end."""
@@ -126,6 +127,7 @@ class Wire:
             self.sock.shutdown(socket.SHUT_RDWR)
         self.file.close()
         self.sock.close()
+        self.closed.set()
 
 
 Script = Callable[[Message, Wire], None]
@@ -153,7 +155,7 @@ def admit(request: Message, wire: Wire) -> None:
 class ScriptedServer:
     """An HTTP/1.1 server on a Unix socket that does what `script` says and records in `seen` what arrived.
 
-    With `streams` the script gets the request without its body and reads it itself.
+    With `streams` the script gets the request without its body and reads it itself. `open` are the present connections.
     """
 
     def __init__(self, path: Path) -> None:
@@ -162,7 +164,7 @@ class ScriptedServer:
         self.streams = False
         self.seen: list[Message] = []
         self.connections = 0
-        self._open: set[Wire] = set()
+        self.open: set[Wire] = set()
         self._listener: socket.socket | None = None
 
     def start(self) -> None:
@@ -180,8 +182,10 @@ class ScriptedServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.path.unlink()
-        for wire in list(self._open):
-            wire.sock.close() if wire.sock.fileno() < 0 else wire.sock.shutdown(socket.SHUT_RDWR)
+        for wire in list(self.open):
+            with contextlib.suppress(OSError):
+                wire.sock.shutdown(socket.SHUT_RDWR)
+            wire.closed.wait(5)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -193,7 +197,7 @@ class ScriptedServer:
             threading.Thread(target=self._serve, args=(Wire(sock),), daemon=True).start()
 
     def _serve(self, wire: Wire) -> None:
-        self._open.add(wire)
+        self.open.add(wire)
         try:
             while (head := wire.head()) is not None:
                 if not self.streams:
@@ -203,7 +207,7 @@ class ScriptedServer:
         except (OSError, ValueError):
             pass  # the peer went away, or the script closed the wire
         finally:
-            self._open.discard(wire)
+            self.open.discard(wire)
             wire.close()
 
 
@@ -238,7 +242,9 @@ class CaddySite:
         """A TLS connection, verified against the site's own authority; closed after the test."""
         name = (host or self.host).partition(":")[0]
         context = ssl.create_default_context(cafile=str(self.authority))
-        wire = Wire(context.wrap_socket(socket.create_connection(("127.0.0.1", self.port), 10), server_hostname=name))
+        sock = socket.create_connection(("127.0.0.1", self.port), 10)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire = Wire(context.wrap_socket(sock, server_hostname=name))
         self.opened.append(wire)
         return wire
 
