@@ -95,9 +95,9 @@ class CommandDatasets:
             async with self._places:
                 return (await self._run((*program, *arguments), timeout_seconds=self._timeout_seconds)).stdout
         except CommandMissing as error:
-            raise ZfsFailure(ZfsProblem.NOT_INSTALLED, f"the {program[0]} command {error.reason}") from error
+            raise ZfsFailure(ZfsProblem.NOT_INSTALLED, f"the {program[-1]} command {error.reason}") from error
         except CommandTimedOut as error:
-            raise ZfsFailure(ZfsProblem.STUCK, f"`{program[0]} {arguments[0]}` {error.reason}") from error
+            raise ZfsFailure(ZfsProblem.STUCK, f"`{program[-1]} {arguments[0]}` {error.reason}") from error
         except CommandFailed as error:
             said = " ".join((error.stderr or error.stdout).split()) or error.reason
             raise ZfsFailure(classify(said), said) from error
