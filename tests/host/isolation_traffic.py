@@ -1,6 +1,7 @@
 """Owns trying, with ordinary sockets, what gets from one network namespace to another. The product's probe is not used.
 
-Silence is judged after a fixed wait; whatever gets through at all does so in less than a hundredth of it.
+Silence is judged after a fixed wait; whatever gets through at all does so in less than a hundredth of it. What is
+expected to get through is waited for longer, since the machine may be busy.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from tests.host.isolation_world import Station
 
 SILENCE_SECONDS = 0.4
+PATIENCE_SECONDS = 10.0
 # Whatever a neighbour can try; `reaches` returns the subset that got through.
 EVERYTHING = frozenset({"TCP 8080", "TCP", "UDP", "ICMP", "broadcast", "TCP6", "UDP6", "ICMP6"})
 _OVERFLOW_USER = 65534
@@ -58,7 +60,7 @@ class Ears:
         )
 
 
-def reaches(source: Station, target: Station) -> frozenset[str]:
+def reaches(source: Station, target: Station, expected: frozenset[str] = frozenset()) -> frozenset[str]:
     """Try all of EVERYTHING at once."""
     with contextlib.ExitStack() as stack:
         ears = Ears.of(stack, target)
@@ -79,10 +81,9 @@ def reaches(source: Station, target: Station) -> frozenset[str]:
                 "ICMP": _pinging(stack, (str(target.address), 0)),
                 "ICMP6": _pinging(stack, (link_local, 0, 0, scope)),
             }
-            deadline = time.monotonic() + SILENCE_SECONDS
+            began = time.monotonic()
             got: set[str] = set()
-            while time.monotonic() < deadline and got != EVERYTHING:
-                time.sleep(0.005)
+            while _goes_on(began, done=got == EVERYTHING, missing=not got >= expected):
                 got |= {name for name, call in (*calls.items(), *pings.items()) if call()}
                 heard = {*_heard(ears.udp, token)}
                 got |= {name for name, word in (("UDP", b"unicast"), ("broadcast", b"broadcast")) if word in heard}
@@ -92,31 +93,46 @@ def reaches(source: Station, target: Station) -> frozenset[str]:
         return source.run(attempt)
 
 
-def answered_ports(source: Station, address: IPv4Address, ports: Iterable[int]) -> frozenset[int]:
+def answered_ports(
+    source: Station, address: IPv4Address, ports: Iterable[int], expected: Iterable[int] = ()
+) -> frozenset[int]:
     """The TCP ports from which anything came back, be it an acceptance or a refusal."""
+    awaited = frozenset(expected)
 
     def attempt() -> frozenset[int]:
         with contextlib.ExitStack() as stack:
             calls = {port: _connecting(stack, (str(address), port)) for port in ports}
-            deadline = time.monotonic() + SILENCE_SECONDS
+            began = time.monotonic()
             got: set[int] = set()
-            while time.monotonic() < deadline and len(got) < len(calls):
-                time.sleep(0.005)
+            while _goes_on(began, done=len(got) == len(calls), missing=not got >= awaited):
                 got |= {port for port, call in calls.items() if port not in got and call()}
             return frozenset(got)
 
     return source.run(attempt)
 
 
-def connects(source: Station | None, address: IPv4Address | str, port: int) -> bool:
+def connects(source: Station | None, address: IPv4Address | str, port: int, seconds: float = PATIENCE_SECONDS) -> bool:
     """Whether a TCP connection is made; None stands for the host and its root user."""
+    return lost_packets(source, address, port, seconds) is not None
 
-    def attempt() -> bool:
+
+def silent(source: Station | None, address: IPv4Address | str, port: int) -> bool:
+    """Whether no TCP connection is made."""
+    return not connects(source, address, port, SILENCE_SECONDS)
+
+
+def lost_packets(
+    source: Station | None, address: IPv4Address | str, port: int, seconds: float = PATIENCE_SECONDS
+) -> int | None:
+    """How often a packet had to be sent again until a TCP connection was made; None when none was."""
+
+    def attempt() -> int | None:
         try:
-            with socket.create_connection((str(address), port), timeout=SILENCE_SECONDS):
-                return True
+            with socket.create_connection((str(address), port), timeout=seconds) as made:
+                (again,) = struct.unpack_from("=I", made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)
+                return int(again)
         except OSError:
-            return False
+            return None
 
     return attempt() if source is None else source.run(attempt)
 
@@ -126,7 +142,7 @@ def connects_as_other_user(address: IPv4Address | str, port: int) -> str:
     program = (
         "import errno, socket, sys\n"
         "try:\n"
-        f"    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout={SILENCE_SECONDS})\n"
+        f"    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout={PATIENCE_SECONDS})\n"
         "    print('connected')\n"
         "except OSError as error:\n"
         "    print(errno.errorcode.get(error.errno, 'timeout'))\n"
@@ -136,7 +152,9 @@ def connects_as_other_user(address: IPv4Address | str, port: int) -> str:
     return subprocess.run(argv, capture_output=True, check=True, text=True, timeout=20, cwd="/", **user).stdout.strip()
 
 
-def sends_datagram(source: Station | None, address: IPv4Address | str, listener: socket.socket) -> bool:
+def sends_datagram(
+    source: Station | None, address: IPv4Address | str, listener: socket.socket, seconds: float = PATIENCE_SECONDS
+) -> bool:
     """Whether a datagram arrives at a listening socket."""
     token = secrets.token_bytes(16)
 
@@ -144,16 +162,16 @@ def sends_datagram(source: Station | None, address: IPv4Address | str, listener:
         _send(token + b"unicast", (str(address), listener.getsockname()[1]))
 
     attempt() if source is None else source.run(attempt)
-    return _ready(listener, select.POLLIN, SILENCE_SECONDS) and b"unicast" in _heard(listener, token)
+    return _ready(listener, select.POLLIN, seconds) and b"unicast" in _heard(listener, token)
 
 
-def pings(source: Station, address: IPv4Address | str) -> bool:
+def pings(source: Station, address: IPv4Address | str, seconds: float = PATIENCE_SECONDS) -> bool:
     """Whether an echo request is answered."""
 
     def attempt() -> bool:
         with contextlib.ExitStack() as stack:
             answered = _pinging(stack, (str(address), 0))
-            deadline = time.monotonic() + SILENCE_SECONDS
+            deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 if answered():
                     return True
@@ -161,6 +179,12 @@ def pings(source: Station, address: IPv4Address | str) -> bool:
             return False
 
     return source.run(attempt)
+
+
+def _goes_on(began: float, *, done: bool, missing: bool) -> bool:
+    """Whether to look once more, after a moment: until all is there, or what is missing has had its time."""
+    time.sleep(0.005)
+    return not done and time.monotonic() < began + (PATIENCE_SECONDS if missing else SILENCE_SECONDS)
 
 
 def _connecting(stack: contextlib.ExitStack, address: tuple[object, ...]) -> Callable[[], bool]:
@@ -173,10 +197,13 @@ def _connecting(stack: contextlib.ExitStack, address: tuple[object, ...]) -> Cal
     if begun != errno.EINPROGRESS:
         return lambda: False
 
+    outcomes: list[int] = []
+
     def answered() -> bool:
-        if not _ready(made, select.POLLOUT, 0):
-            return False
-        return made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.ECONNREFUSED)
+        # The outcome can be read once: from then on the socket says that there was no error.
+        if not outcomes and _ready(made, select.POLLOUT, 0):
+            outcomes.append(made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        return outcomes in ([0], [errno.ECONNREFUSED])
 
     return answered
 

@@ -278,7 +278,7 @@ async def test_removal_leaves_no_trace(
 
     assert saved(world) == before
     assert not any(ports(world).values())
-    assert reaches(world.b, world.a) == EVERYTHING
+    assert reaches(world.b, world.a, EVERYTHING) == EVERYTHING
 
 
 async def test_networks_and_installations_do_not_disturb_each_other(world: World, isolation: EastWestIsolation) -> None:
