@@ -33,12 +33,11 @@ def new_slug() -> str:
 
 def free_network() -> NetworkSpec:
     """A network that does not exist, on a subnet that no network of the engine and no route of the host has."""
-    taken = [
-        IPv4Network(entry["Subnet"])
-        for identity in docker("network", "ls", "--quiet").split()
-        for entry in json.loads(docker("network", "inspect", identity))[0]["IPAM"]["Config"] or ()
-        if "." in entry["Subnet"]
-    ]
+    taken = list[IPv4Network]()
+    for identity in docker("network", "ls", "--quiet").split():
+        with contextlib.suppress(RuntimeError):  # others remove theirs meanwhile
+            ranges = json.loads(docker("network", "inspect", identity))[0]["IPAM"]["Config"] or ()
+            taken += [IPv4Network(entry["Subnet"]) for entry in ranges if "." in entry["Subnet"]]
     routes = Path("/proc/net/route").read_text(encoding="ascii").splitlines()[1:]
     destinations = {bytes.fromhex(line.split()[1])[::-1] for line in routes}
     free = [

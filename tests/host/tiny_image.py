@@ -12,7 +12,6 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +41,12 @@ def docker(*arguments: str, stdin: bytes | None = None) -> str:
     """Run the docker command against the engine under test and return its output."""
     socket = engine_socket()
     completed = subprocess.run(
-        ["docker", "--host", f"unix://{socket}", *arguments], input=stdin, capture_output=True, timeout=110, check=False
+        ["docker", "--host", f"unix://{socket}", *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=110,
+        check=False,
+        env=os.environ | {"DOCKER_BUILDKIT": "0"},  # BuildKit is a program of its own, and may not be there
     )
     if completed.returncode:
         raise RuntimeError(f"docker {' '.join(arguments)}: {completed.stderr.decode(errors='replace')}")
@@ -57,17 +61,23 @@ def engine_socket() -> Path:
 def ensure(*changes: str) -> TinyImage:
     """The image, or one with further Dockerfile instructions (`VOLUME /data`, `USER root`, `LABEL a=b`, …)."""
     content = _root_file_system()
-    wanted = hashlib.sha256(content + "\n".join((*_CHANGES, *changes)).encode()).hexdigest()[:16]
-    tag = f"{REPOSITORY}:{wanted}"
-    found = docker("image", "ls", "--quiet", "--no-trunc", tag)
-    if not found:
-        docker("import", *_options((*_CHANGES, *changes)), "-", tag, stdin=content)
-        found = docker("image", "ls", "--quiet", "--no-trunc", tag)
-    return TinyImage(tag, found)
+    base = f"{REPOSITORY}:{_digest(content, *_CHANGES)}"
+    if not _id_of(base):
+        docker("import", *(word for change in _CHANGES for word in ("--change", change)), "-", base, stdin=content)
+    if not changes:
+        return TinyImage(base, _id_of(base))
+    variant = f"{REPOSITORY}:{_digest(content, *_CHANGES, *changes)}"
+    if not _id_of(variant):
+        docker("build", "--quiet", "--tag", variant, "-", stdin="\n".join((f"FROM {base}", *changes)).encode())
+    return TinyImage(variant, _id_of(variant))
 
 
-def _options(changes: Sequence[str]) -> list[str]:
-    return [word for change in changes for word in ("--change", change)]
+def _digest(content: bytes, *changes: str) -> str:
+    return hashlib.sha256(content + "\n".join(changes).encode()).hexdigest()[:16]
+
+
+def _id_of(tag: str) -> str:
+    return docker("image", "ls", "--quiet", "--no-trunc", tag)
 
 
 def _root_file_system() -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -105,6 +107,30 @@ async def test_engine_that_accepts_and_never_answers(tmp_path: Path) -> None:
         assert took < 3.5  # the stop waits longest: its limit, a grace of a second, and the slack
         assert await watching < 0.2
         await runtime.close()
+
+
+def test_process_can_end_while_a_call_hangs(tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    program = f"""
+import asyncio, pathlib
+from medforged.adapters.docker import DockerRuntime
+async def main():
+    runtime = DockerRuntime(socket=pathlib.Path({str(path)!r}), question_seconds=600)
+    try:
+        async with asyncio.timeout(0.2):
+            await runtime.ping()
+    except TimeoutError:
+        await runtime.close()
+        print("given up")
+asyncio.run(main())
+"""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=True)
+
+    assert ended.stdout == b"given up\n"
 
 
 async def test_container_that_hangs_inside_the_engine_holds_up_nobody_else(

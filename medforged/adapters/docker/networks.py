@@ -7,6 +7,7 @@ the daemon's own rules, which know the proxy's address.
 
 from __future__ import annotations
 
+import time
 from ipaddress import AddressValueError, IPv4Interface, IPv4Network, NetmaskValueError
 from typing import Any
 
@@ -25,6 +26,7 @@ _ICC = "com.docker.network.bridge.enable_icc"
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _IPV6 = "com.docker.network.enable_ipv6"  # for engines whose configured default is to have it; others ignore it
 _MAX_INTERFACE_NAME = 15
+_CREATION_ATTEMPTS, _CREATION_PAUSE_SECONDS = 20, 0.1
 
 
 def network_request(spec: NetworkSpec, instance: str) -> dict[str, Any]:
@@ -119,14 +121,25 @@ class EngineNetworks:
         return answer if answer.get("Name") == name else None  # the engine also takes the beginning of an id
 
     def _create(self, client: Any, spec: NetworkSpec) -> None:
-        try:
-            client.create_network(**network_request(spec, self._instance))
-        except APIError as error:
-            if self._find(client, spec.name) is not None:
-                return  # somebody else was quicker
-            if "overlap" in explanation(error).lower():
-                raise ContainerError(_overlap(client, spec)) from error
-            raise
+        for attempt in range(_CREATION_ATTEMPTS):
+            try:
+                client.create_network(**network_request(spec, self._instance))
+            except APIError as error:
+                if self._find(client, spec.name) is not None:
+                    return  # somebody else was quicker
+                if "overlap" not in explanation(error).lower():
+                    raise
+                overlapping = _overlapping(client, spec)
+                if overlapping or attempt + 1 == _CREATION_ATTEMPTS:
+                    whom = f"network {', '.join(overlapping)}" if overlapping else "an address range of the host"
+                    raise ContainerError(
+                        f"cannot create network {spec.name}: its subnet {spec.subnet} overlaps with {whom}; "
+                        "remove that, or configure another subnet"
+                    ) from error
+                # The engine takes the addresses before it shows the network: somebody is about to be quicker.
+                time.sleep(_CREATION_PAUSE_SECONDS)
+            else:
+                return
 
     def _network(self, client: Any, answer: Answer) -> SessionNetwork:
         name = str(answer.get("Name"))
@@ -160,16 +173,11 @@ def _running_process(client: Any, container: str) -> int | None:
         raise
 
 
-def _overlap(client: Any, spec: NetworkSpec) -> str:
-    """Name the network that is in the way, for the engine does not."""
-    found = [
+def _overlapping(client: Any, spec: NetworkSpec) -> list[str]:
+    """The networks that are in the way, for the engine does not name them."""
+    return [
         f"{other.get('Name')} ({entry['Subnet']})"
         for other in client.networks()
         for entry in part(other, "IPAM").get("Config") or ()
         if "." in entry.get("Subnet", "") and IPv4Network(entry["Subnet"]).overlaps(spec.subnet)
     ]
-    whom = f"network {', '.join(found)}" if found else "an address range of the host"
-    return (
-        f"cannot create network {spec.name}: its subnet {spec.subnet} overlaps with {whom}; "
-        "remove that network, or configure another subnet"
-    )
