@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -156,8 +157,10 @@ def test_each_session_is_reached_by_its_own_name(site: CaddySite) -> None:
 
 
 def test_a_session_whose_container_is_gone_is_a_502_in_plain_words(site: CaddySite) -> None:
+    began = time.monotonic()
     got = site.get("/", host=site.host_of(random_slug()))
 
+    assert 1.5 < time.monotonic() - began < 5, "a name that is only just being made is waited for, but not for long"
     assert got.status == 502
     assert (got.value("Content-Type") or "").startswith("text/plain")
     assert b"cannot be reached" in got.body

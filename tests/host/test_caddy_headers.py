@@ -45,6 +45,7 @@ FORGED = [
     "X_Real_IP",
     "X-Original-URL",
     "X-Rewrite-URL",
+    "X-Client-IP",
     "True-Client-IP",
 ]
 

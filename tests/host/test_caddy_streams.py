@@ -241,13 +241,16 @@ def test_the_facade_is_found_again_after_its_restart(site: CaddySite) -> None:
     assert site.get().status == 200
 
 
-def test_a_facade_that_stays_away_is_a_502(site: CaddySite) -> None:
+@pytest.mark.parametrize("where", ["session", "platform"])
+def test_a_facade_that_stays_away_is_waited_for_and_then_a_502(site: CaddySite, where: str) -> None:
     site.facade.stop()
+    began = time.monotonic()
     try:
-        assert site.get().status == 502
-        assert site.get("/api/v1/me", host=site.platform).status == 502
+        assert site.get(host=site.host if where == "session" else site.platform).status == 502
     finally:
         site.facade.start()
+
+    assert 4 < time.monotonic() - began < 9
 
 
 def test_connections_are_used_again(site: CaddySite) -> None:
