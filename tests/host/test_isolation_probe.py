@@ -245,7 +245,7 @@ async def test_a_cancelled_probe_has_removed_everything(world: World, isolated: 
         probing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await probing
-        assert traces() == before
+        assert traces() == before, "when the caller is told, everything is gone"
     assert (await verify(isolated, world)).holds
 
 
@@ -300,8 +300,8 @@ def probe_ports() -> list[str]:
 def traces() -> tuple[object, ...]:
     """What a probe could leave: its interfaces, namespaces and sockets that a descriptor holds, threads."""
     held = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.exists()]
-    threads = sorted(thread.name for thread in threading.enumerate())
-    return probe_ports(), [link for link in held if link.startswith("net:")], len(held), threads
+    inside = [thread.name for thread in threading.enumerate() if thread.name == "medforge-namespace"]
+    return probe_ports(), [link for link in held if link.startswith("net:")], len(held), inside
 
 
 async def until(condition: Callable[[], bool]) -> None:

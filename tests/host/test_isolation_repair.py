@@ -281,6 +281,20 @@ async def test_removal_leaves_no_trace(
     assert reaches(world.b, world.a, EVERYTHING) == EVERYTHING
 
 
+async def test_layers_outlive_the_daemon_and_are_taken_over(world: World, isolation: EastWestIsolation) -> None:
+    await isolation.ensure(world.network, world.proxy.address)
+    await isolation.close()
+    assert reaches(world.b, world.a) == frozenset()
+
+    restarted = EastWestIsolation(world.spec.name)
+    try:
+        assert await settled(restarted, world) == ()
+        await restarted.remove(world.network)
+        assert reaches(world.b, world.a, EVERYTHING) == EVERYTHING
+    finally:
+        await restarted.close()
+
+
 async def test_networks_and_installations_do_not_disturb_each_other(world: World, isolation: EastWestIsolation) -> None:
     neighbour = EastWestIsolation(f"{world.spec.name}-neighbour")
     try:
@@ -296,7 +310,6 @@ async def test_networks_and_installations_do_not_disturb_each_other(world: World
         assert reaches(world.b, world.a) == frozenset()
     finally:
         await neighbour.remove(world.network)
-        await neighbour.close()
 
 
 async def test_others_who_change_the_tables_meanwhile_lose_nothing(world: World) -> None:

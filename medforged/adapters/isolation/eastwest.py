@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from collections.abc import Callable
 from ipaddress import IPv4Address
+from typing import TypeVar
 
+from medforged.adapters.blocking import BlockingCalls, CallTimedOut
 from medforged.adapters.bridge.ports import PortIsolation
 from medforged.adapters.iptables.bridged import ensure_bridge_filtering
 from medforged.adapters.iptables.firewall import Firewall
@@ -14,7 +17,6 @@ from medforged.adapters.iptables.rules import Scope
 from medforged.adapters.isolation.bench import ProbePlace
 from medforged.adapters.isolation.frames import Station
 from medforged.adapters.isolation.probe import Probe
-from medforged.adapters.isolation.worker import Worker
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.containers import SessionNetwork
 from medforged.domain.errors import IsolationError
@@ -26,6 +28,9 @@ LAYERS = ("iptables", "bridge")
 # Counted from the network's own address; NetworkSpec.dynamic_range must leave them out.
 _NEAR, _FAR = 4, 5
 _TIMEOUT_SECONDS = 10.0
+# A probe that has been cancelled ends after the step that it is in.
+_CANCEL_SECONDS = 3.0
+T = TypeVar("T")
 
 
 class EastWestIsolation:
@@ -35,9 +40,10 @@ class EastWestIsolation:
         self._instance = instance
         self._firewall = Firewall(instance)
         self._ports = PortIsolation()
-        self._iptables = Worker("iptables", timeout_seconds)
-        self._netlink = Worker("netlink", timeout_seconds)
-        self._probe = Worker("the isolation probe", timeout_seconds)
+        # None of the libraries is safe for two threads.
+        self._iptables = BlockingCalls("iptables", limit=1, timeout_seconds=timeout_seconds)
+        self._netlink = BlockingCalls("netlink", limit=1, timeout_seconds=timeout_seconds)
+        self._probe = BlockingCalls("the isolation probe", limit=1, timeout_seconds=timeout_seconds)
         self._probing = asyncio.Lock()
         # Ports whose flags a running probe sets itself.
         self._exempt: frozenset[str] = frozenset()
@@ -68,30 +74,41 @@ class EastWestIsolation:
     async def verify(self, network: SessionNetwork, proxy: IPv4Address) -> IsolationReport:
         """Probe both layers with traffic and read the flags of the sessions' own ports, which no probe may disturb."""
         place = _place(self._instance, network)
-        cancelled = threading.Event()
         async with self._probing:
             self._exempt = frozenset(place.ports)
             try:
-                probe = Probe(network, proxy, place, cancelled.is_set)
-                problems = await self._probe.run(probe.run, on_cancel=cancelled.set)
+                problems = await self._run_probe(network, proxy, place)
             finally:
                 self._exempt = frozenset()
-            problems += await self._netlink.run(lambda: self._ports.missing(network, proxy))
+            problems += await _within(self._netlink, lambda: self._ports.missing(network, proxy))
         return IsolationReport(not problems, LAYERS, (), problems)
 
     async def remove(self, network: SessionNetwork) -> None:
-        await self._iptables.run(lambda: self._firewall.remove(network.name))
-        await self._netlink.run(lambda: self._ports.remove(network))
+        await _within(self._iptables, lambda: self._firewall.remove(network.name))
+        await _within(self._netlink, lambda: self._ports.remove(network))
 
     async def close(self) -> None:
-        """Give the threads up; the layers stay in place."""
-        for worker in (self._iptables, self._netlink, self._probe):
-            worker.close()
+        """Wait for a probe that is under way; nothing else is held between calls."""
+        async with self._probing:
+            pass
+
+    async def _run_probe(self, network: SessionNetwork, proxy: IPv4Address, place: ProbePlace) -> tuple[str, ...]:
+        """A cancelled caller waits until the probe has removed what it made, which takes a step of it."""
+        cancelled = threading.Event()
+        probe = Probe(network, proxy, place, cancelled.is_set)
+        running = asyncio.ensure_future(_within(self._probe, probe.run))
+        try:
+            return await asyncio.shield(running)
+        finally:
+            cancelled.set()
+            if not running.done():
+                await asyncio.wait({running}, timeout=_CANCEL_SECONDS)
+                running.cancel()
 
     async def _ensure_ports(
         self, network: SessionNetwork, proxy: IPv4Address, changed: list[str], problems: list[str]
     ) -> None:
-        report = await self._netlink.run(lambda: self._ports.ensure(network, proxy, self._exempt))
+        report = await _within(self._netlink, lambda: self._ports.ensure(network, proxy, self._exempt))
         self._other_bridges = report.other_bridges
         changed += report.changed
         problems += report.problems
@@ -101,8 +118,15 @@ class EastWestIsolation:
     ) -> None:
         # When the bridges could not be listed, the rules for those known before are worth having all the same.
         scope = Scope(network.name, network.bridge, network.subnet, proxy, self._other_bridges)
-        changed += await self._iptables.run(lambda: self._firewall.ensure(scope))
+        changed += await _within(self._iptables, lambda: self._firewall.ensure(scope))
         changed += await ensure_bridge_filtering()
+
+
+async def _within(calls: BlockingCalls, call: Callable[[], T]) -> T:
+    try:
+        return await calls.run(call)
+    except CallTimedOut as error:
+        raise IsolationError(f"cannot isolate sessions: {error}") from error
 
 
 def _place(instance: str, network: SessionNetwork) -> ProbePlace:
