@@ -38,8 +38,9 @@ def test_the_hosts_nouns_are_the_same_from_domain_to_port() -> None:
         assert names_in(folder) >= nouns
 
 
-def test_every_port_has_its_conformance_suite_and_its_fake() -> None:
-    ports = names_in("medforged/ports")
+def test_ports_with_several_adapters_have_a_conformance_suite_and_a_fake() -> None:
+    ports = names_in("medforged/ports") & names_in("medforged/adapters/simulated")
+    assert ports >= {"gpus", "workspaces", "containers", "isolation"}
     assert {f"test_{port}" for port in ports} - names_in("tests/conformance") == set()
     assert ports - names_in("tests/fakes") == set()
 
