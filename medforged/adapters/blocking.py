@@ -32,12 +32,15 @@ class BlockingCalls:
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return or raise what `call` does. Raises CallTimedOut."""
+        limit = asyncio.timeout(self._timeout_seconds)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with limit:
                 await self._places.acquire()
                 # Shielded: the thread goes on whatever becomes of the caller, and gives its place back itself.
                 return await asyncio.shield(self._start(call))
         except TimeoutError as error:
+            if not limit.expired():  # the call's own, such as ETIMEDOUT
+                raise
             raise CallTimedOut(f"{self._name} did not answer within {self._timeout_seconds:g} s") from error
 
     def _start(self, call: Callable[[], T]) -> asyncio.Future[T]:

@@ -22,6 +22,7 @@ class Layout:
     https_port: int
     subnet: str
     pool: str
+    quota_bytes: int
 
     @property
     def run(self) -> Path:
@@ -83,6 +84,9 @@ def layout_from_environment() -> Layout:
     port = os.environ.get("MEDFORGE_HTTPS_PORT", "8443")
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise Failure(f"MEDFORGE_HTTPS_PORT={port!r}: use a port from 1 to 65535", 78)
+    quota = os.environ.get("MEDFORGE_QUOTA_BYTES", str(2 * 1024**3))
+    if not quota.isdigit():
+        raise Failure(f"MEDFORGE_QUOTA_BYTES={quota!r}: use a number of bytes, 0 for none", 78)
     domain = os.environ.get("MEDFORGE_DOMAIN", "localhost")
     if not all(part and part.replace("-", "").isalnum() and part == part.lower() for part in domain.split(".")):
         raise Failure(f"MEDFORGE_DOMAIN={domain!r}: use a domain like example.org, in lower case", 78)
@@ -92,4 +96,5 @@ def layout_from_environment() -> Layout:
         https_port=int(port),
         subnet=os.environ.get("MEDFORGE_SUBNET", "172.30.0.0/24"),
         pool=os.environ.get("MEDFORGE_POOL", "tank" if instance == "medforge" else f"{instance}pool"),
+        quota_bytes=int(quota),
     )

@@ -151,7 +151,7 @@ def _daemon_config(layout: Layout, pack: str, *, zfs: bool) -> str:
         "[workspaces]",
         f"pool = {quoted(layout.pool)}",
         f"directory = {quoted(str(layout.state / 'workspaces'))}",
-        f"quota_bytes = {2 * 1024**3}",
+        f"quota_bytes = {layout.quota_bytes}",
         "[network]",
         f"name = {quoted(layout.network)}",
         f"bridge = {quoted(layout.bridge)}",
