@@ -18,7 +18,8 @@ from pathlib import Path
 REPOSITORY = "medforge-test-tiny"
 BUSYBOX = Path("/bin/busybox")
 DEFAULT_PROGRAM = "exec httpd -f -p 8080 -h /www"
-APPLETS = "cat chmod cp dd df echo env false grep hostname httpd id ip kill ln ls mkdir mount nc nslookup ping printf ps rm sed seq sh sleep stat sync tail test top touch true tty umount uname vi wc wget yes"
+# Not wget: that of a static busybox crashes when it looks up a name.
+APPLETS = "cat chmod cp dd df echo env false grep hostname httpd id ip kill ln ls mkdir mount nc nslookup ping printf ps rm sed seq sh sleep stat sync tail test top touch tr true tty umount uname vi wc yes"
 _CHANGES = (
     "ENV PATH=/bin",
     f'ENTRYPOINT ["/bin/sh", "-c", "eval \\"${{TINY:-{DEFAULT_PROGRAM}}}\\""]',
