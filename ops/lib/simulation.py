@@ -13,6 +13,8 @@ from common import ROOT, Failure, say, wait_for
 from processes import Ledger
 
 PORT = int(os.environ.get("MEDFORGE_HTTP_PORT", "8080"))
+# Under this name and no other, since the cookie belongs to the domain medforge.localhost.
+SITE = f"http://medforge.localhost:{PORT}"
 
 
 def _home() -> Path:
@@ -41,8 +43,8 @@ def up() -> None:
     wait_for("the facade's answer", _answers, 30, f"see {home}/facade.log")
     print(
         f"MedForge is up, with a simulated host: sessions are records, there is no IDE behind them.\n"
-        f"  web   http://localhost:{PORT}/\n"
-        f"  api   http://localhost:{PORT}/api/v1\n"
+        f"  web   {SITE}/\n"
+        f"  api   {SITE}/api/v1\n"
         f"  ask   {venv}/bin/medforgectl --socket {home}/medforged.sock status\n"
         f"  logs  {home}\n"
         f"  stop  ops/down --simulate"
@@ -70,7 +72,7 @@ def _facade_config(home: Path) -> str:
             "[site]",
             f"web_root = {quoted(str(ROOT / 'web'))}",
             "any_host = true",
-            f"development_origins = [{quoted(f'http://localhost:{PORT}')}, {quoted(f'http://127.0.0.1:{PORT}')}]",
+            f"development_origins = [{quoted(SITE)}]",
             "[listen]",
             f"tcp = {quoted(f'127.0.0.1:{PORT}')}",
             "[auth]",
