@@ -78,6 +78,8 @@ exports.attach = async (server) => {
   fs.mkdirSync(path.join(scratch, 'code-server'), { recursive: true, mode: 0o700 });
   const argv = ['--auth', 'none', '--app-name', 'MedForge', '--user-data-dir', userData,
     '--session-socket', path.join(scratch, 'session.sock'), '--vscode-option', `logsPath=${scratch}/logs`,
+    // The container's environment is the user's: no login shell has to be run to find it out, before every extension host.
+    '--vscode-option', 'force-disable-user-env',
     '--disable-telemetry', '--disable-update-check', '--disable-workspace-trust', '--disable-getting-started-override',
     ...process.argv.slice(2), workspace];
   // No configuration file: the image and these options are the configuration.
