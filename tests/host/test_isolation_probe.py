@@ -16,10 +16,9 @@ import pytest
 from medforged.adapters.bridge.ports import PortIsolation
 from medforged.adapters.iptables.firewall import Firewall
 from medforged.adapters.iptables.rules import chain_names
-from medforged.adapters.isolation import LAYERS, EastWestIsolation, eastwest
-from medforged.adapters.isolation.bench import Bench, ProbePlace
+from medforged.adapters.isolation import LAYERS, EastWestIsolation
+from medforged.adapters.isolation.bench import Bench, ProbePlace, probe_place
 from medforged.adapters.isolation.probe import Probe
-from medforged.domain.containers import Endpoint
 from medforged.domain.errors import IsolationError
 from medforged.domain.isolation import IsolationReport
 from tests.host.isolation_world import World, run
@@ -183,13 +182,6 @@ async def test_a_probe_whose_frames_go_nowhere_is_void(world: World, isolated: E
     assert "the probe is void: a frame from an open port to an isolated one did not arrive" in report.problems
 
 
-async def test_an_address_that_is_taken_is_not_probed_with(world: World, isolated: EastWestIsolation) -> None:
-    taken = Endpoint("somebody", world.spec.subnet[4], 1)
-
-    with pytest.raises(IsolationError, match=r"somebody has an address kept for probes .*; recreate the network"):
-        await isolated.verify(replace(world.network, endpoints=(taken,)), world.proxy.address)
-
-
 async def test_a_bridge_that_is_gone_cannot_be_probed(world: World, isolated: EastWestIsolation) -> None:
     with pytest.raises(IsolationError, match="no bridge mfiso-none"):
         await isolated.verify(replace(world.network, bridge="mfiso-none"), world.proxy.address)
@@ -290,7 +282,7 @@ async def test_sessions_are_not_disturbed(world: World, isolated: EastWestIsolat
 
 def place(world: World) -> ProbePlace:
     """Where the installation's probes stand."""
-    return eastwest._place(world.spec.name, world.network)
+    return probe_place(world.spec.name, world.network, world.proxy.address)
 
 
 def probe_ports() -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 
 from medforged.adapters.bridge.links import Port, opened
 from medforged.adapters.bridge.namespaces import inside, new_namespace
@@ -18,9 +19,11 @@ from medforged.adapters.isolation.wire import Tap, device_socket
 from medforged.domain.containers import SessionNetwork
 from medforged.domain.errors import IsolationError
 
-__all__ = ["Bench", "ProbePlace", "pinned"]
+__all__ = ["Bench", "ProbePlace", "pinned", "probe_place"]
 
 _FORWARDING_SECONDS = 1.0
+# Counted from the network's own address: fixed addresses, of which containers of sessions get none.
+_KEPT = range(4, 16)
 _PAUSE_SECONDS = 0.005
 
 
@@ -39,6 +42,24 @@ class ProbePlace:
     @property
     def ports(self) -> tuple[str, str]:
         return self.near_port, self.far_port
+
+
+def probe_place(instance: str, network: SessionNetwork, proxy: IPv4Address) -> ProbePlace:
+    """The first two free addresses that sessions never get. Raises IsolationError when there are none."""
+    taken = {proxy, network.gateway, *(endpoint.address for endpoint in network.endpoints)}
+    free = [last for last in _KEPT if network.subnet.network_address + last not in taken]
+    if len(free) < 2:
+        raise IsolationError(
+            f"cannot probe {network.name}: containers have all of {network.subnet.network_address + _KEPT[0]} to "
+            f"{network.subnet.network_address + _KEPT[-1]}; recreate the network with a dynamic range that leaves some out"
+        )
+    tag = hashlib.sha256(f"{instance}\n{network.name}".encode()).digest()[:3]
+    near, far = (
+        # Locally administered (the second bit), and nothing that a container engine hands out.
+        Station.of(f"02:6d:{last:02x}:{tag.hex(':')}", network.subnet.network_address + last)
+        for last in free[:2]
+    )
+    return ProbePlace(f"mfp{tag.hex()}n", f"mfp{tag.hex()}f", near, far)
 
 
 class Bench:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import Callable
 from ipaddress import IPv4Address
@@ -14,8 +13,7 @@ from medforged.adapters.bridge.ports import PortIsolation
 from medforged.adapters.iptables.bridged import ensure_bridge_filtering
 from medforged.adapters.iptables.firewall import Firewall
 from medforged.adapters.iptables.rules import Scope
-from medforged.adapters.isolation.bench import ProbePlace
-from medforged.adapters.isolation.frames import Station
+from medforged.adapters.isolation.bench import ProbePlace, probe_place
 from medforged.adapters.isolation.probe import Probe
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.containers import SessionNetwork
@@ -25,8 +23,6 @@ from medforged.domain.isolation import IsolationReport
 __all__ = ["LAYERS", "EastWestIsolation"]
 
 LAYERS = ("iptables", "bridge")
-# Counted from the network's own address; NetworkSpec.dynamic_range must leave them out.
-_NEAR, _FAR = 4, 5
 _TIMEOUT_SECONDS = 10.0
 # A probe that has been cancelled ends after the step that it is in.
 _CANCEL_SECONDS = 3.0
@@ -73,7 +69,7 @@ class EastWestIsolation:
 
     async def verify(self, network: SessionNetwork, proxy: IPv4Address) -> IsolationReport:
         """Probe both layers with traffic and read the flags of the sessions' own ports, which no probe may disturb."""
-        place = _place(self._instance, network)
+        place = probe_place(self._instance, network, proxy)
         async with self._probing:
             self._exempt = frozenset(place.ports)
             try:
@@ -127,14 +123,3 @@ async def _within(calls: BlockingCalls, call: Callable[[], T]) -> T:
         return await calls.run(call)
     except CallTimedOut as error:
         raise IsolationError(f"cannot isolate sessions: {error}") from error
-
-
-def _place(instance: str, network: SessionNetwork) -> ProbePlace:
-    digest = hashlib.sha256(f"{instance}\n{network.name}".encode()).digest()
-    tag, base = digest[:3].hex(), network.subnet.network_address
-    near, far = (
-        # Locally administered (the second bit), and nothing that a container engine hands out.
-        Station.of(f"02:6d:{role:02x}:{digest[:3].hex(':')}", base + role)
-        for role in (_NEAR, _FAR)
-    )
-    return ProbePlace(f"mfp{tag}n", f"mfp{tag}f", near, far)
