@@ -21,7 +21,7 @@ from medforged.adapters.zfs.store import ZfsWorkspaceStore
 from medforged.domain.errors import WorkspaceError
 from medforged.ports.clock import Clock
 
-__all__ = ["Detection", "ZfsKind", "command_store", "core_store", "detect", "load_library"]
+__all__ = ["Detection", "ZfsKind", "command_store", "commands_for", "core_store", "detect", "load_library"]
 
 _DEVICE = Path("/dev/zfs")
 
