@@ -178,6 +178,7 @@ def _overlapping(client: Any, spec: NetworkSpec) -> list[str]:
     return [
         f"{other.get('Name')} ({entry['Subnet']})"
         for other in client.networks()
+        if other.get("Name") != spec.name  # it may have appeared since it was looked for
         for entry in part(other, "IPAM").get("Config") or ()
         if "." in entry.get("Subnet", "") and IPv4Network(entry["Subnet"]).overlaps(spec.subnet)
     ]
