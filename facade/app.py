@@ -16,7 +16,7 @@ from aiohttp import web
 
 from facade.bootstrap import assemble
 from facade.config import DEFAULT_PATH, Settings, load_settings, simulated
-from facade.listening import listen
+from facade.listening import BACKLOG, listen
 from facade.notify import Notifier
 from facade.privileges import check_privileges
 from facade.server import Runner
@@ -76,7 +76,7 @@ async def serve(settings: Settings) -> None:
             await runner.setup()
             alive = asyncio.create_task(notifier.keep_alive())
             try:
-                await web.SockSite(runner, listener.socket).start()
+                await web.SockSite(runner, listener.socket, backlog=BACKLOG).start()
                 _log.info("facade.started", version=__version__, listens=listener.told)
                 notifier.tell("READY=1")
                 await stop.wait()

@@ -16,11 +16,11 @@ from facade.config import Listen, tcp_address
 from facade.startup import StartupFailed
 from medforged.contract.exitcodes import ExitCode
 
-__all__ = ["Listener", "listen"]
+__all__ = ["BACKLOG", "Listener", "listen"]
 
 # sd_listen_fds(3): passed descriptors start here.
 _FIRST_PASSED = 3
-_BACKLOG = 1024
+BACKLOG = 1024
 # A living server accepts at once, for the kernel does it.
 _PROBE_SECONDS = 2.0
 
@@ -84,7 +84,7 @@ def _tcp(host: str, port: int) -> Listener:
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-        made.listen(_BACKLOG)
+        made.listen(BACKLOG)
     except OSError as error:
         if made is not None:
             made.close()
@@ -108,7 +108,7 @@ def _unix(path: Path, mode: int, group: str) -> Listener:
         if gid is not None:
             os.chown(path, -1, gid)
         path.chmod(mode)
-        made.listen(_BACKLOG)
+        made.listen(BACKLOG)
         inode = path.lstat().st_ino
     except OSError as error:
         made.close()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,10 +21,16 @@ from medforged.contract.exitcodes import ExitCode
 
 __all__ = ["Store"]
 
-_BUSY_TIMEOUT_MILLISECONDS = 5000
+_BUSY_TIMEOUT_SECONDS = 5.0
+_RETRY_SECONDS = 0.02
 # Each connection is a thread; requests that find none free wait in line.
 _CONNECTIONS = 4
 _IMMEDIATE = "medforge_immediate"
+_PRAGMAS = (
+    f"busy_timeout = {round(_BUSY_TIMEOUT_SECONDS * 1000)}",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+)
 
 
 class Store:
@@ -29,7 +39,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
         self._engine = create_async_engine(
-            self._url, pool_size=_CONNECTIONS, max_overflow=0, pool_timeout=_BUSY_TIMEOUT_MILLISECONDS / 1000
+            self._url, pool_size=_CONNECTIONS, max_overflow=0, pool_timeout=_BUSY_TIMEOUT_SECONDS
         )
         event.listen(self._engine.sync_engine, "connect", _configure)
         event.listen(self._engine.sync_engine, "begin", _begin)
@@ -37,6 +47,7 @@ class Store:
     async def open(self) -> None:
         """Bring the schema up to date. Raises StartupFailed when the database cannot be used."""
         try:
+            await asyncio.to_thread(_prepare, str(self._url.database))
             async with self.writing() as connection:
                 await connection.run_sync(migrate)
         except SchemaTooNew as error:
@@ -45,7 +56,7 @@ class Store:
                 "or restore the database that belongs to this one",
                 ExitCode.CONFIG,
             ) from error
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             reason = error.orig if isinstance(error, DBAPIError) else error
             raise StartupFailed(
                 f"cannot use the database {self._url.database}: {reason}; "
@@ -75,17 +86,39 @@ class Store:
                 yield connection
 
 
+def _prepare(path: str) -> None:
+    """Open the file for writing once, and have it keep a write-ahead log from now on. Raises sqlite3.Error.
+
+    Nothing of the event loop is at stake here: when opening fails, aiosqlite's thread may report to a loop that
+    has ended by then, and the operator would find a traceback beside the one sentence that matters. And the change
+    to a write-ahead log does not wait for others as everything else does, so that it is tried again.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_SECONDS)) as connection:
+        connection.isolation_level = None
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL").close()
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_RETRY_SECONDS)
+
+
 def _configure(connection: Any, _record: Any) -> None:
     # The driver is kept from opening transactions by itself: `_begin` does.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MILLISECONDS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in _PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        # Nobody else closes a connection that was refused here, and each is a thread.
+        connection.close()
+        raise
     cursor.close()
 
 

@@ -77,6 +77,8 @@ class FakeDaemon:
     epoch: UUID = field(default_factory=uuid4)
     revision: int = 0
     recovery_alive: bool = True
+    muted: bool = False
+    """Streams beat, but keep changes to themselves."""
     checks: list[daemon.Check] = field(default_factory=list)
     watchers: int = 0
     relists: int = 0
@@ -274,7 +276,9 @@ class FakeDaemon:
         """Wait for a change or for the next heartbeat."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.heartbeat_seconds), self._changed:
-                await self._changed.wait_for(lambda: self.revision > told or generation != self._generation)
+                await self._changed.wait_for(
+                    lambda: (self.revision > told and not self.muted) or generation != self._generation
+                )
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -295,7 +299,7 @@ class FakeDaemon:
                 await _tell(response, SessionChanged(session=session))
             await _tell(response, Synced(epoch=self.epoch, revision=told, relist=relist))
             while generation == self._generation:
-                fresh = [session for session in self._log if session.revision > told]
+                fresh = [session for session in self._log if session.revision > told and not self.muted]
                 for session in fresh:
                     await _tell(response, SessionChanged(session=session))
                     told = session.revision

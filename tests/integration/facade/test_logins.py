@@ -204,6 +204,18 @@ async def test_memory_is_bounded_and_forgets_no_use(
     assert len(small._unknown) == 2
 
 
+async def test_a_login_that_made_room_is_as_fresh_as_it_was(
+    store: Store, clock: SetClock, another: Callable[..., Logins]
+) -> None:
+    tiny = another(capacity=1)
+    one, two = [await tiny.start((await user(store, clock)).id) for _ in range(2)]
+    clock.advance(days=6)
+    assert await tiny.identify([one])
+    assert await tiny.identify([two])
+    clock.advance(days=6)
+    assert await tiny.identify([one])
+
+
 async def test_expired_rows_are_removed(store: Store, clock: SetClock, logins: Logins) -> None:
     stale = await logins.start((await user(store, clock)).id)
     clock.advance(days=6)

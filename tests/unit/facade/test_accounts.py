@@ -1,0 +1,69 @@
+"""Signing in does the same work whether there is such a user or not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from facade.auth.accounts import Accounts, WrongCredentials
+from facade.auth.passwords import Checked
+from facade.store.users import User
+from tests.fakes.clock import SetClock
+
+pytestmark = pytest.mark.unit
+
+ADA = User(UUID(int=1), "ada@example.org", "ada's hash", False, 1, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+class Users:
+    def __init__(self) -> None:
+        self.replaced: list[tuple[str, str]] = []
+
+    async def by_email(self, email: str) -> User | None:
+        return ADA if email == ADA.email else None
+
+    async def replace_password_hash(self, _: UUID, old: str, new: str) -> None:
+        self.replaced.append((old, new))
+
+
+class Passwords:
+    """Says yes to one password, and remembers what it was asked."""
+
+    def __init__(self, answer: Checked) -> None:
+        self.answer = answer
+        self.checked: list[tuple[str | None, str]] = []
+
+    async def check(self, stored: str | None, password: str) -> Checked:
+        self.checked.append((stored, password))
+        return self.answer
+
+    async def hash(self, _: str) -> str:
+        return "a new hash"
+
+
+def accounts(users: Users, passwords: Passwords) -> Accounts:
+    return Accounts(cast("Any", users), cast("Any", passwords), SetClock(), max_concurrent_sessions=1)
+
+
+@pytest.mark.parametrize(
+    ("email", "stored"), [("ada@example.org", "ada's hash"), ("bob@example.org", None), ("not an address", None)]
+)
+async def test_a_password_is_checked_in_any_case(email: str, stored: str | None) -> None:
+    passwords = Passwords(Checked(right=False))
+    with pytest.raises(WrongCredentials):
+        await accounts(Users(), passwords).sign_in(email, "secret")
+    assert passwords.checked == [(stored, "secret")]
+
+
+async def test_no_user_is_never_signed_in_whatever_the_check_says() -> None:
+    with pytest.raises(WrongCredentials):
+        await accounts(Users(), Passwords(Checked(right=True))).sign_in("bob@example.org", "secret")
+
+
+async def test_an_outdated_hash_is_replaced() -> None:
+    users = Users()
+    await accounts(users, Passwords(Checked(right=True, outdated=True))).sign_in(" ADA@example.org", "secret")
+    assert users.replaced == [("ada's hash", "a new hash")]
