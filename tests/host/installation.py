@@ -213,5 +213,5 @@ def inside(session: dict[str, Any], *argv: str, user: str = "1000:1000") -> subp
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Wait for a condition; the limit is for what never happens."""
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - what is waited for happens in other processes
+        while not await condition():
             await asyncio.sleep(0.05)
