@@ -136,6 +136,7 @@ async def test_several_sessions_where_the_account_may_have_them(page: Page, plat
     await page.get_by_label("E-mail address").fill("ada@example.org")
     await page.get_by_label("Password", exact=True).fill(PASSWORD)
     await page.get_by_role("button", name="Sign in").click()
+    await page.wait_for_url(platform.url)
 
     for slug in platform.site.slugs:
         await page.goto(platform.url)

@@ -181,7 +181,7 @@ class ScriptedServer:
         assert self._listener is not None
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.path.unlink()
+        self.path.unlink(missing_ok=True)
         for wire in list(self.open):
             with contextlib.suppress(OSError):
                 wire.sock.shutdown(socket.SHUT_RDWR)

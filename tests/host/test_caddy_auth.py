@@ -163,6 +163,7 @@ def test_a_session_whose_container_is_gone_is_a_502_in_plain_words(site: CaddySi
     assert 1.5 < time.monotonic() - began < 5, "a name that is only just being made is waited for, but not for long"
     assert got.status == 502
     assert (got.value("Content-Type") or "").startswith("text/plain")
+    assert got.value("Cache-Control") == "no-store"
     assert b"cannot be reached" in got.body
 
 
@@ -229,6 +230,7 @@ def test_a_facade_that_is_away_is_told_to_api_clients_in_their_form(site: CaddyS
     got = site.get("/api/v1/sessions", host=site.platform, method="POST", body=b"{}")
 
     assert (got.status, got.value("Content-Type")) == (502, "application/problem+json")
+    assert got.value("Cache-Control") == "no-store"
     problem = json.loads(got.body)
     assert problem["status"] == 502
     assert problem["type"] == "https://medforge.dev/problems/http/502"

@@ -203,6 +203,25 @@ def test_the_redirect_is_there_only_when_a_port_is_given(environment: dict[str, 
     assert ask("example.org").startswith("HTTP/1.1 404 ")
 
 
+def served(environment: dict[str, str], name: str, authority: Path) -> bytes | None:
+    """The certificate, in DER, that the name gets; verified."""
+    context = ssl.create_default_context(cafile=str(authority))
+    where = ("127.0.0.1", int(environment["MEDFORGE_HTTPS_PORT"]))
+    with context.wrap_socket(socket.create_connection(where, 10), server_hostname=name) as sock:
+        return sock.getpeercert(binary_form=True)
+
+
+def test_certificates_come_from_the_sites_own_authority_for_any_domain(environment: dict[str, str]) -> None:
+    environment["MEDFORGE_DOMAIN"] = "example.test"
+    up(environment)
+    authority = Path(environment["MEDFORGE_CADDY_STATE"], "caddy/pki/authorities/local/root.crt")
+
+    for name in ("medforge.example.test", "api.medforge.example.test", "s-abcdefgh.medforge.example.test"):
+        assert served(environment, name, authority)
+    with pytest.raises(ssl.SSLError):
+        served(environment, "medforge.localhost", authority)
+
+
 def self_signed(directory: Path) -> bytes:
     """A certificate for all names of the site in `directory`; gives it in DER."""
     directory.mkdir()
@@ -227,9 +246,6 @@ def test_an_operators_own_certificate_is_served(environment: dict[str, str]) -> 
     environment["MEDFORGE_TLS"] = str(own)
     up(environment)
 
-    context = ssl.create_default_context(cafile=str(own / "cert.pem"))
-    where = ("127.0.0.1", int(environment["MEDFORGE_HTTPS_PORT"]))
     for name in ("medforge.localhost", "api.medforge.localhost", "s-abcdefgh.medforge.localhost"):
-        with context.wrap_socket(socket.create_connection(where, 10), server_hostname=name) as sock:
-            assert sock.getpeercert(binary_form=True) == certificate
+        assert served(environment, name, own / "cert.pem") == certificate
     assert not Path(environment["MEDFORGE_CADDY_STATE"], "caddy", "certificates").exists()
