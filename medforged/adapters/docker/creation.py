@@ -37,7 +37,7 @@ _LOG = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
 # nofile: an IDE that watches files and data loaders that share descriptors need more than the traditional 1024;
 # more than the engine itself may open is refused by the kernel when the container starts.
 # core: 1 is the one value for which the kernel neither writes a core file nor starts the host's core handler (0 would
-# still start it): a tenant's crashed process is then never parsed by a program of root's. See core_pattern in core(5).
+# still start it): a tenant's crashed process is then never parsed by a program of root's. See fs/coredump.c in Linux.
 _LIMITS = [{"Name": "core", "Soft": 1, "Hard": 1}, {"Name": "nofile", "Soft": 16384, "Hard": 16384}]
 # `exec` because builds of Python packages run what they have just compiled there.
 _TEMPORARY = "rw,exec,nosuid,nodev,mode=1777,size={size}"
