@@ -47,17 +47,18 @@ class ProbePlace:
 def probe_place(instance: str, network: SessionNetwork, proxy: IPv4Address) -> ProbePlace:
     """The first two free addresses that sessions never get. Raises IsolationError when there are none."""
     taken = {proxy, network.gateway, *(endpoint.address for endpoint in network.endpoints)}
-    free = [last for last in _KEPT if network.subnet.network_address + last not in taken]
+    free = [number for number in _KEPT if network.subnet.network_address + number not in taken]
     if len(free) < 2:
+        first, last = (network.subnet.network_address + number for number in (_KEPT[0], _KEPT[-1]))
         raise IsolationError(
-            f"cannot probe {network.name}: containers have all of {network.subnet.network_address + _KEPT[0]} to "
-            f"{network.subnet.network_address + _KEPT[-1]}; recreate the network with a dynamic range that leaves some out"
+            f"cannot probe {network.name}: containers have all of {first} to {last}; recreate the network with a "
+            "dynamic range that leaves some out"
         )
     tag = hashlib.sha256(f"{instance}\n{network.name}".encode()).digest()[:3]
     near, far = (
         # Locally administered (the second bit), and nothing that a container engine hands out.
-        Station.of(f"02:6d:{last:02x}:{tag.hex(':')}", network.subnet.network_address + last)
-        for last in free[:2]
+        Station.of(f"02:6d:{number:02x}:{tag.hex(':')}", network.subnet.network_address + number)
+        for number in free[:2]
     )
     return ProbePlace(f"mfp{tag.hex()}n", f"mfp{tag.hex()}f", near, far)
 
