@@ -18,6 +18,8 @@ def install(wanted: dict[str, bool]) -> None:
     missing = sorted(name for name, present in wanted.items() if not present)
     if not missing:
         return
+    if os.geteuid() != 0:
+        raise Failure(f"packages are missing; ask root to run: apt-get install {' '.join(missing)}", 77)
     if shutil.which("apt-get") is None:
         raise Failure(f"this host has no apt-get; install these by hand: {', '.join(missing)}")
     say(f"installing {', '.join(missing)}")
@@ -58,16 +60,29 @@ def virtualenv(*, extras: str = "") -> Path:
     native_zfs = succeeds(["/usr/bin/python3", "-I", "-c", "import libzfs_core"])
     key.update(f"{native_zfs} {os.path.realpath('/usr/bin/python3')} {ROOT}".encode())
     marker = home / ".medforge"
+
+    def present() -> list[str]:
+        """The inputs' key and the extras of what is there; an environment with more serves whoever needs less."""
+        found = marker.read_text().split() if marker.exists() else []
+        return found if found[:1] == [key.hexdigest()] else []
+
+    def serves() -> bool:
+        return bool(present()) and (not extras or extras in present())
+
+    if serves():
+        return home
+    if not os.access(ROOT, os.W_OK):
+        raise Failure(
+            f"{ROOT} belongs to somebody else and has no finished virtual environment; use a clone of your own", 77
+        )
     with (ROOT / ".venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # An environment with more in it also serves whoever needs less.
-        present = marker.read_text().split() if marker.exists() else []
-        fresh = present[:1] == [key.hexdigest()]
-        if fresh and (not extras or extras in present):
+        if serves():
             return home
+        had = present()
         say(f"making the virtual environment {home}{f' with {extras}' if extras else ''}")
         install(python_packages())
-        if not fresh:
+        if not had:
             shutil.rmtree(home, ignore_errors=True)
             site = ["--system-site-packages"] if native_zfs else []
             run(["/usr/bin/python3", "-m", "venv", *site, home])
@@ -76,5 +91,5 @@ def virtualenv(*, extras: str = "") -> Path:
         pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         run([*pip, "wheel", "setuptools"], log=log)
         run([*pip, "--constraint", constraints, "--editable", target], log=log)
-        marker.write_text(" ".join([key.hexdigest(), *(present[1:] if fresh else []), extras]))
+        marker.write_text(" ".join([key.hexdigest(), *had[1:], extras]))
     return home

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common import Failure, say, wait_for
@@ -70,6 +70,20 @@ class Ledger:
             raise Failure(f"{name} ended at once; see {log}")
         self.note(name, pid=process.pid, start_time=started)
         return process.pid
+
+    def wait_ready(self, name: str, log: Path, read_from: int, ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until a started program answers. Raises Failure with its last words when it ends instead."""
+
+        def answers_or_ended() -> bool:
+            if self.pid(name) is None:
+                with log.open("rb") as lines:
+                    lines.seek(read_from)
+                    said = lines.read().decode(errors="replace").strip().splitlines()[-3:]
+                self.forget(name)
+                raise Failure(f"the {name} did not start (log: {log}):\n  " + "\n  ".join(said))
+            return ready()
+
+        wait_for(f"the {name}'s answer", answers_or_ended, seconds, f"see {log}")
 
     def stop(self, name: str, grace_seconds: float = 30.0, *, quiet: bool = False) -> None:
         """End the process of this name, if it is still the one that was started."""

@@ -95,19 +95,10 @@ def _ensure(layout: Layout, ledger: Ledger, name: str, argv: list[str | Path], l
         run(["systemd-run", f"--unit={unit}", "--collect", "--property=Restart=always", "--property=KillMode=process",
              f"--property=StandardError=append:{log}", *argv])  # fmt: skip
         ledger.note(name, unit=unit)
+        wait_for(f"the {name}'s answer", lambda: _listening(listens_at), 60, f"see {log}")
     else:
         ledger.start(name, argv, log)
-
-    def ready() -> bool:
-        if not _alive(ledger, name):
-            with log.open(errors="replace") as lines:
-                lines.seek(before)
-                said = lines.read().strip().splitlines()[-3:]
-            ledger.forget(name)
-            raise Failure(f"the {name} did not start (log: {log}):\n  " + "\n  ".join(said))
-        return _listening(listens_at)
-
-    wait_for(f"the {name}'s answer", ready, 60, f"see {log}")
+        ledger.wait_ready(name, log, before, lambda: _listening(listens_at), 60)
 
 
 def _alive(ledger: Ledger, name: str) -> bool:

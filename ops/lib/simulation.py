@@ -9,42 +9,55 @@ import urllib.request
 from pathlib import Path
 
 import packages
-from common import ROOT, Failure, say, wait_for
+from common import ROOT, Failure, say
 from processes import Ledger
 
-PORT = int(os.environ.get("MEDFORGE_HTTP_PORT", "8080"))
-# Under this name and no other, since the cookie belongs to the domain medforge.localhost.
-SITE = f"http://medforge.localhost:{PORT}"
+
+def _port() -> int:
+    port = os.environ.get("MEDFORGE_HTTP_PORT", "8080")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise Failure(f"MEDFORGE_HTTP_PORT={port!r}: use a port from 1 to 65535", 78)
+    return int(port)
+
+
+def _site() -> str:
+    """Under this name and no other, since the cookie belongs to the domain medforge.localhost."""
+    return f"http://medforge.localhost:{_port()}"
 
 
 def _home() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/medforge-{os.getuid()}"
-    return Path(base) / "medforge-simulated"
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/medforge-{os.getuid()}")
+    base.mkdir(mode=0o700, exist_ok=True)
+    home = base / "medforge-simulated"
+    home.mkdir(mode=0o700, exist_ok=True)
+    for path in (base, home):
+        # Names under /tmp can be taken by anybody.
+        found = path.lstat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise Failure(f"{path} can be changed by others; set XDG_RUNTIME_DIR to a directory of your own", 77)
+    return home
 
 
 def up() -> None:
     home = _home()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if home.stat().st_uid != os.getuid():
-        raise Failure(f"{home} belongs to somebody else; set XDG_RUNTIME_DIR to a directory of your own", 77)
     ledger = Ledger(home / "ledger.json")
     venv = packages.virtualenv()
     config = home / "facade.toml"
     config.write_text(_facade_config(home))
-    for name, argv in (
-        ("daemon", [venv / "bin" / "medforged", "--simulate", home]),
-        ("facade", [venv / "bin" / "medforge-facade", "--config", config]),
+    for name, argv, ready in (
+        ("daemon", [venv / "bin" / "medforged", "--simulate", home], (home / "medforged.sock").exists),
+        ("facade", [venv / "bin" / "medforge-facade", "--config", config], _answers),
     ):
         if ledger.pid(name) is None:
             say(f"starting the {name}")
-            ledger.start(name, argv, home / f"{name}.log")
-        if name == "daemon":
-            wait_for("the daemon's answer", (home / "medforged.sock").exists, 30, f"see {home}/daemon.log")
-    wait_for("the facade's answer", _answers, 30, f"see {home}/facade.log")
+            log = home / f"{name}.log"
+            before = log.stat().st_size if log.exists() else 0
+            ledger.start(name, argv, log)
+            ledger.wait_ready(name, log, before, ready, 30)
     print(
         f"MedForge is up, with a simulated host: sessions are records, there is no IDE behind them.\n"
-        f"  web   {SITE}/\n"
-        f"  api   {SITE}/api/v1\n"
+        f"  web   {_site()}/\n"
+        f"  api   {_site()}/api/v1\n"
         f"  ask   {venv}/bin/medforgectl --socket {home}/medforged.sock status\n"
         f"  logs  {home}\n"
         f"  stop  ops/down --simulate"
@@ -59,7 +72,7 @@ def down() -> None:
 
 def _answers() -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/healthz", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{_port()}/healthz", timeout=2) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False
@@ -72,9 +85,9 @@ def _facade_config(home: Path) -> str:
             "[site]",
             f"web_root = {quoted(str(ROOT / 'web'))}",
             "any_host = true",
-            f"development_origins = [{quoted(SITE)}]",
+            f"development_origins = [{quoted(_site())}]",
             "[listen]",
-            f"tcp = {quoted(f'127.0.0.1:{PORT}')}",
+            f"tcp = {quoted(f'127.0.0.1:{_port()}')}",
             "[auth]",
             "cookie_secure = false",
             "[database]",
