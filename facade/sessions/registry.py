@@ -31,6 +31,8 @@ class Registry:
         # What the present stream has told so far, until it says that this is the whole list.
         self._told: dict[UUID, Session] = {}
         self._epoch: UUID | None = None
+        # How far the stream has told changes.
+        self._revision = 0
         self._known = asyncio.Event()
         self.live = False
         """Whether the stream is connected and complete up to now."""
@@ -62,7 +64,9 @@ class Registry:
         """Take in what the stream says, its loss included."""
         match event:
             case SessionChanged():
-                if not self.live:
+                if self.live:
+                    self._revision = max(self._revision, event.session.revision)
+                else:
                     self._told[event.session.id] = event.session
                 self.apply(event.session)
             case Synced():
@@ -89,8 +93,8 @@ class Registry:
             self._by_slug[session.slug] = session
 
     def _synced(self, event: Synced) -> None:
-        if event.relist and event.epoch != self._epoch:
-            # Another database: revisions cannot be compared with what was known before.
+        if event.relist and (event.epoch != self._epoch or event.revision < self._revision):
+            # Another database, or an older copy of it: revisions say nothing about what was known before.
             self._by_id.clear()
             self._by_slug.clear()
             self._ended.clear()
@@ -101,7 +105,7 @@ class Registry:
                 # An answer to a call may be newer than the list.
                 if session.id not in self._told and session.revision <= event.revision:
                     self._remove(session.id)
-        self._epoch = event.epoch
+        self._epoch, self._revision = event.epoch, event.revision
         self._told.clear()
         self.live = True
         self._known.set()

@@ -128,6 +128,18 @@ def test_another_database_replaces_everything() -> None:
     assert registry.by_id(other.id) is None
 
 
+def test_an_older_copy_of_the_database_replaces_everything() -> None:
+    registry = Registry()
+    session, later = make_session(status=SessionStatus.STOPPING, revision=8), make_session(revision=9)
+    hear(registry, session, revision=8)
+    registry.hear(SessionChanged(session=later))
+    registry.hear(LOST)
+    restored = changed(session, SessionStatus.RUNNING, 5)
+    hear(registry, restored, revision=6)
+    assert registry.by_id(session.id) == restored
+    assert registry.by_id(later.id) is None
+
+
 def test_heartbeats_tell_of_the_recovery_loop() -> None:
     registry = Registry()
     hear(registry)

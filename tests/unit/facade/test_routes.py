@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -41,3 +43,9 @@ def test_only_accounts_and_health_are_for_anyone(routes: dict[tuple[str, str], R
 def test_fixed_paths_come_before_the_ids_that_would_swallow_them(routes: dict[tuple[str, str], Route]) -> None:
     paths = [path for _, path in routes]
     assert paths.index("/api/v1/sessions/current") < paths.index("/api/v1/sessions/{id}")
+
+
+def test_every_route_is_documented(routes: dict[tuple[str, str], Route]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "http-api.md").read_text()
+    documented = set(re.findall(r"^### (GET|POST|PATCH|DELETE) (\S+)$", page, re.MULTILINE))
+    assert documented == set(routes)
