@@ -57,6 +57,8 @@ def test_the_facade_is_asked_with_the_original_host_and_cookie_and_without_a_bod
         ("Content-Type", "application/json"),
         ("Content-Encoding", "gzip"),
         ("TE", "trailers"),
+        ("Trailer", "X-User-Id"),
+        ("Expect", "100-continue"),
     ],
 )
 def test_what_could_change_the_meaning_of_the_question_is_left_out(site: CaddySite, name: str, value: str) -> None:

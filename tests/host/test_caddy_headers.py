@@ -111,7 +111,7 @@ COOKIES = [
     (["a=1;  medforge_session=T;  b=2"], ["a=1;  b=2"]),
     (["medforge_session=T; medforge_session=T2"], []),
     (["medforge_session=T; a=1; medforge_session=T2; b=2; medforge_session=T3"], ["a=1; b=2"]),
-    (["a=1", "medforge_session=T", "b=2"], ["a=1", "b=2"]),
+    (["a=1", "medforge_session=T", "b=2"], ["a=1", "", "b=2"]),
     (["medforge_session=T", "medforge_session=T2"], []),
     (["medforge_session"], []),
     (["medforge_session="], []),
@@ -139,7 +139,7 @@ def test_the_platform_cookie_never_reaches_a_session_and_others_do(
     site.get("/", *(("Cookie", value) for value in sent))
 
     [arrived] = site.session.seen
-    assert [value for value in arrived.values("cookie") if value] == expected
+    assert arrived.values("cookie") == expected
     assert not any("T" in value for value in arrived.values("cookie"))
     [asked] = site.asked()
     assert asked.values("Cookie") == [value.strip() for value in sent]
