@@ -336,6 +336,30 @@ async def test_others_who_change_the_tables_meanwhile_lose_nothing(world: World)
             run("iptables-legacy", "-w", "-D", "INPUT", *rule)
 
 
+async def test_interfaces_that_come_and_go_meanwhile_do_no_harm(world: World, isolation: EastWestIsolation) -> None:
+    """A list of interfaces that changes while it is read can lack some of them."""
+    name, done = f"mfiso{world.spec.name[-4:]}c", threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            for _ in range(8):
+                run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+                run("ip", "link", "delete", name)
+
+    network = world.network
+    await isolation.ensure(network, world.proxy.address)
+    churning = asyncio.create_task(asyncio.to_thread(churn))
+    try:
+        for _ in range(100):
+            report = await isolation.ensure(network, world.proxy.address)
+            assert report.holds
+            assert report.problems == ()
+            assert not [change for change in report.changed if change.startswith("bridge: ")]
+    finally:
+        done.set()
+        await churning
+
+
 async def test_a_lock_that_is_held_is_waited_for(world: World, isolation: EastWestIsolation) -> None:
     with LOCK_FILE.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -7,7 +7,7 @@ loop of its own, so it is opened, used and closed within one thread; that costs 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Any
@@ -18,6 +18,9 @@ __all__ = ["Bridge", "Links", "Port", "opened"]
 
 _NO_SUCH_PROCESS = 3
 _NO_SUCH_DEVICE = 19
+_AF_INET6 = 10
+_DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR, linux/netlink.h
+_DUMP_ATTEMPTS = 20
 _FORWARDING = 3  # BR_STATE_FORWARDING, linux/if_bridge.h
 _UNKNOWN_NAMESPACE = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED as 0.9 reads it; -1 as the kernel means it
 
@@ -61,7 +64,7 @@ class Links:
 
     def find_bridge(self, name: str) -> Bridge | None:
         """One dump of all links."""
-        links = tuple(self._route.link("dump"))
+        links = self._dump(lambda: self._route.link("dump"))
         bridges = {link.get_attr("IFLA_IFNAME"): link for link in links if _kind(link) == "bridge"}
         if name not in bridges:
             return None
@@ -121,11 +124,27 @@ class Links:
 
     def link_local(self, bridge: Bridge) -> str | None:
         """The bridge's IPv6 link-local address, if it has one."""
-        for entry in self._route.get_addr(family=10, index=bridge.index):
+        for entry in self._dump(lambda: self._route.get_addr(family=_AF_INET6, index=bridge.index)):
             address: str = entry.get_attr("IFA_ADDRESS")
             if address.startswith("fe80:"):
                 return address
         return None
+
+    def _dump(self, ask: Callable[[], Iterable[Any]]) -> tuple[Any, ...]:
+        """All answers, from one state of the kernel. It marks a list that has changed while it was read out, which can
+        lack entries; pyroute2 0.7 raises on that mark, 0.9 passes it over."""
+        for _ in range(_DUMP_ATTEMPTS):
+            try:
+                answers = tuple(ask())
+            except self._refused as error:
+                if "dump interrupted" not in str(error):
+                    raise
+            else:
+                if not any(answer["header"]["flags"] & _DUMP_INTERRUPTED for answer in answers):
+                    return answers
+        raise IsolationError(
+            "cannot list the host's interfaces: they change all the time; see what makes and removes them"
+        )
 
 
 @contextlib.contextmanager

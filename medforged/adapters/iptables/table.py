@@ -1,13 +1,14 @@
 """Owns python-iptables: one family's legacy filter table, read as values and changed in one step.
 
-What has to be known of the library (1.0 to 1.2), and why it is used the way it is:
+What has to be known of the library (1.2), and why it is used the way it is:
 
 - importing it runs `ldconfig` and `modprobe` and needs libxtables: so it is imported at the first use;
 - `append_rule` and every read of a match's parameters point the process's standard output at a pipe for a moment:
   rules go in through `append_entry` and are read as bytes;
 - `autocommit` would put half-built chains into the kernel: it is off, and one commit replaces the whole table;
 - looking up a jump's chain opens all five tables, which makes the kernel set up nat, mangle, raw and security: the
-  chain's name is set on a standard target instead, and libiptc resolves it;
+  chain's name is set on a standard target instead, and libiptc resolves it. Before 1.2 it does so for every target,
+  also in tables that are closed, which ends the process: such a version is refused;
 - `Rule6` compares one bit of each letter of an interface's name: the mask is set here;
 - tables are cached for the process's life with what was read first: every use reads anew and closes;
 - nothing in it is safe for two threads: callers use one.
@@ -246,6 +247,8 @@ def _library() -> Any:
     except Exception as error:
         raise IsolationError(
             f"cannot load python-iptables: {error}; install the iptables package (libxtables.so.12 and its "
-            "extensions) and python-iptables 1.0.1 or later"
+            "extensions) and python-iptables 1.2 or later"
         ) from error
+    if not hasattr(iptc.Target, "STANDARD_TARGETS"):
+        raise IsolationError("cannot use this version of python-iptables: install 1.2 or later")
     return iptc
