@@ -25,7 +25,9 @@ def has_systemd() -> bool:
 def install_packages() -> None:
     wanted = {
         "docker.io": shutil.which("dockerd") is not None,
-        # docker.io only recommends it, and `docker run --init` needs it.
+        # A package of its own since Debian 13, where docker.io only recommends it.
+        "docker-cli": shutil.which("docker") is not None or not packages.available("docker-cli"),
+        # docker.io only recommends it in some releases, and `docker run --init` needs it.
         "tini": shutil.which("tini") is not None or shutil.which("docker-init") is not None,
         "iptables": shutil.which("iptables") is not None,
         "ca-certificates": Path("/etc/ssl/certs/ca-certificates.crt").exists(),
