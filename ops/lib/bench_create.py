@@ -103,6 +103,8 @@ class Bench:
         self._docker = docker
         self._zfs = zfs
         self._tag = f"bench-{os.getpid()}"
+        # One person, so that each round makes one dataset: a newcomer's first session makes a second, their own.
+        self._user = uuid4()
         self._root = Path(f"/{layout.pool}/{self._tag}") if zfs else layout.state / self._tag
         self._template: dict[str, Any] = {}
         self._container: str | None = None
@@ -184,7 +186,7 @@ class Bench:
         return docker, boot
 
     async def _create(self) -> Session:
-        answer = await self._daemon.call(sessions_create, CreateSession(user_id=uuid4()))
+        answer = await self._daemon.call(sessions_create, CreateSession(user_id=self._user))
         self._session = answer.session
         return answer.session
 
