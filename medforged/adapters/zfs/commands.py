@@ -7,7 +7,8 @@ have in common is avoided: `zfs list -p` (so times come from `zfs get -p`), seve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from medforged.adapters.process import CommandFailed, CommandMissing, CommandTimedOut, Run, run
@@ -17,8 +18,12 @@ from medforged.adapters.zfs.problems import ZfsFailure, ZfsProblem
 
 __all__ = ["CommandDatasets"]
 
-# How many commands run at once. ZFS itself serializes what changes a pool.
 _CONCURRENCY = 8
+
+# zfs-fuse 0.7 stops answering for good when three or more commands change pools at once: seen within seconds, while one
+# at a time ran for as long as it was tried, beside listings and file access. ZFS writes changes out one after the other
+# anyway, so taking turns costs nothing. The turns are those of the whole host, since the daemon is.
+_TURNS = ("flock", "/run/medforge-zfs-fuse.lock")
 
 # What workspaces inherit. Set once on the root: each property given at a creation costs as much as a tenth of it.
 #   setuid, devices: what a tenant makes must mean nothing on the host. exec: people run what they build.
@@ -27,12 +32,16 @@ _INHERITED = (("setuid", "off"), ("devices", "off"), ("exec", "on"), ("atime", "
 
 
 class CommandDatasets:
-    """Datasets through the commands. `zfs` and `zpool` are the argument lists that start them."""
+    """Datasets through the commands. `zfs` and `zpool` are the argument lists that start them.
+
+    `in_turns`, for ZFS in user space, lets one command at a time change something.
+    """
 
     def __init__(
         self,
         *,
         timeout_seconds: float = 30.0,
+        in_turns: bool = False,
         run: Run = run,
         zfs: Sequence[str] = ("zfs",),
         zpool: Sequence[str] = ("zpool",),
@@ -41,63 +50,87 @@ class CommandDatasets:
         self._run = run
         self._zfs = tuple(zfs)
         self._zpool = tuple(zpool)
-        self._places = asyncio.Semaphore(_CONCURRENCY)
+        self._turns = _TURNS if in_turns else ()
+        self._reads = asyncio.Semaphore(_CONCURRENCY)
+        self._changes = asyncio.Semaphore(1 if in_turns else _CONCURRENCY)
 
     async def pools(self) -> Sequence[PoolState]:
-        table = rows(await self._call(self._zpool, "list", "-H", "-o", "name,health"))
+        table = rows(await self._read(self._zpool, "list", "-H", "-o", "name,health"))
         return [PoolState(name, health) for name, health in table]
 
     async def mountpoint(self, name: str) -> str:
-        return (await self._call(self._zfs, "get", "-H", "-o", "value", "mountpoint", name)).strip()
+        return (await self._read(self._zfs, "get", "-H", "-o", "value", "mountpoint", name)).strip()
 
     async def create_root(self, name: str, mount_root: Path) -> None:
         properties = (("canmount", "off"), ("mountpoint", str(mount_root)), *_INHERITED)
-        await self._call(self._zfs, "create", *_options(properties), name)
+        await self._change("create", *_options(properties), name)
 
     async def create_group(self, name: str) -> None:
-        await self._call(self._zfs, "create", *_options((("canmount", "off"),)), name)
+        await self._change("create", *_options((("canmount", "off"),)), name)
 
     async def create(self, name: str, quota_bytes: int | None) -> None:
         # refquota, not quota: it limits what the person has in the workspace now. With quota, snapshots, which
         # the person neither makes nor can delete, would use it up, and deleting files would free nothing.
         properties = () if quota_bytes is None else (("refquota", str(quota_bytes)),)
-        await self._call(self._zfs, "create", *_options(properties), name)
+        await self._change("create", *_options(properties), name)
 
     async def mount(self, name: str) -> None:
-        await self._call(self._zfs, "mount", name)
+        await self._change("mount", name)
 
     async def exists(self, name: str) -> bool:
         try:
-            return bool(await self._call(self._zfs, "list", "-H", "-o", "name", "-t", "filesystem", name))
+            return bool(await self._read(self._zfs, "list", "-H", "-o", "name", "-t", "filesystem", name))
         except ZfsFailure as failure:
             if failure.problem is ZfsProblem.MISSING:
                 return False
             raise
 
     async def snapshot(self, name: str, snapshot: str) -> None:
-        await self._call(self._zfs, "snapshot", f"{name}@{snapshot}")
+        await self._change("snapshot", f"{name}@{snapshot}")
 
     async def snapshots(self, name: str) -> Sequence[SnapshotEntry]:
         columns = ("-o", "name,property,value", "creation,createtxg")
-        return snapshot_entries(name, _three(await self._call(self._zfs, "get", "-rHp", "-d", "1", *columns, name)))
+        return snapshot_entries(name, _three(await self._read(self._zfs, "get", "-rHp", "-d", "1", *columns, name)))
 
     async def destroy(self, name: str) -> None:
         # Without -r: ZFS itself refuses where there are snapshots or children, so no check can be outrun.
-        await self._call(self._zfs, "destroy", name)
+        await self._change("destroy", name)
 
     async def filesystems(self, root: str, depth: int) -> Sequence[str]:
-        listing = await self._call(self._zfs, "list", "-rH", "-d", str(depth), "-t", "filesystem", "-o", "name", root)
+        listing = await self._read(self._zfs, "list", "-rH", "-d", str(depth), "-t", "filesystem", "-o", "name", root)
         return [name for (name,) in rows(listing)]
+
+    async def _change(self, *arguments: str) -> None:
+        async with self._place(self._changes, arguments[0]):
+            await self._call((*self._turns, *self._zfs), *arguments)
+
+    async def _read(self, program: tuple[str, ...], *arguments: str) -> str:
+        async with self._place(self._reads, arguments[0]):
+            return await self._call(program, *arguments)
+
+    @asynccontextmanager
+    async def _place(self, places: asyncio.Semaphore, what: str) -> AsyncIterator[None]:
+        """Wait for one of the places, no longer than for a command itself. Raises ZfsFailure."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await places.acquire()
+        except TimeoutError as error:
+            raise ZfsFailure(
+                ZfsProblem.STUCK, f"`zfs {what}` did not get its turn within {self._timeout_seconds:g} s"
+            ) from error
+        try:
+            yield
+        finally:
+            places.release()
 
     async def _call(self, program: tuple[str, ...], *arguments: str) -> str:
         """Run one command and return what it printed. Raises ZfsFailure."""
         try:
-            async with self._places:
-                return (await self._run((*program, *arguments), timeout_seconds=self._timeout_seconds)).stdout
+            return (await self._run((*program, *arguments), timeout_seconds=self._timeout_seconds)).stdout
         except CommandMissing as error:
-            raise ZfsFailure(ZfsProblem.NOT_INSTALLED, f"the {program[-1]} command {error.reason}") from error
+            raise ZfsFailure(ZfsProblem.NOT_INSTALLED, f"the {program[0]} command {error.reason}") from error
         except CommandTimedOut as error:
-            raise ZfsFailure(ZfsProblem.STUCK, f"`{program[-1]} {arguments[0]}` {error.reason}") from error
+            raise ZfsFailure(ZfsProblem.STUCK, f"`zfs {arguments[0]}` {error.reason}") from error
         except CommandFailed as error:
             said = " ".join((error.stderr or error.stdout).split()) or error.reason
             raise ZfsFailure(classify(said), said) from error

@@ -21,7 +21,16 @@ from medforged.adapters.zfs.store import ZfsWorkspaceStore
 from medforged.domain.errors import WorkspaceError
 from medforged.ports.clock import Clock
 
-__all__ = ["Detection", "ZfsKind", "command_store", "commands_for", "core_store", "detect", "load_library"]
+__all__ = [
+    "Detection",
+    "ZfsKind",
+    "command_store",
+    "commands_for",
+    "core_store",
+    "detect",
+    "host_commands",
+    "load_library",
+]
 
 _DEVICE = Path("/dev/zfs")
 
@@ -40,6 +49,11 @@ class Detection:
 
     kind: ZfsKind
     reason: str
+
+
+def host_commands(*, timeout_seconds: float = 30.0, device: Path = _DEVICE) -> CommandDatasets:
+    """The commands as this host needs them: in turns where ZFS is in user space."""
+    return CommandDatasets(timeout_seconds=timeout_seconds, in_turns=not device.exists())
 
 
 def load_library() -> LibZfsCore:
@@ -62,7 +76,7 @@ async def detect(
     """
     kernel = await asyncio.to_thread(device.exists)
     try:
-        pools = await (commands or CommandDatasets(timeout_seconds=timeout_seconds)).pools()
+        pools = await (commands or host_commands(timeout_seconds=timeout_seconds)).pools()
     except ZfsFailure as failure:
         if failure.problem is ZfsProblem.NOT_INSTALLED and not kernel:
             return Detection(ZfsKind.NONE, "this host has no ZFS: there is no zpool command and no /dev/zfs")
@@ -160,7 +174,7 @@ def core_store(
             f"cannot use libzfs_core: {error}; install python3-pyzfs, and make the virtual environment with "
             '--system-site-packages, or set adapters.workspaces = "zfs"'
         ) from error
-    commands = CommandDatasets(timeout_seconds=timeout_seconds)
+    commands = host_commands(timeout_seconds=timeout_seconds)
     datasets = CoreDatasets(layout, library, commands, mounts, timeout_seconds=timeout_seconds)
     return ZfsWorkspaceStore(
         layout,

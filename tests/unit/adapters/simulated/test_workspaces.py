@@ -1,0 +1,103 @@
+"""The simulated store's faults, which the scale tests stand on, and those of the fake."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from medforged.adapters.simulated.workspaces import RandomFaults, SimulatedWorkspaceStore
+from medforged.domain.errors import WorkspaceError
+from tests.fakes.workspaces import FakeWorkspaceStore, SteppingClock, workspace_key
+
+pytestmark = pytest.mark.unit
+
+
+async def create_many(*, rate: float, seed: int = 0, seconds: float = 0.0) -> tuple[list[str], SteppingClock]:
+    """The outcome of 200 creations, one after the other."""
+    clock = SteppingClock()
+    store = SimulatedWorkspaceStore(clock, faults=RandomFaults(clock, rate=rate, seed=seed, seconds=seconds))
+    outcomes = []
+    for number in range(200):
+        try:
+            await store.create(workspace_key(number), None)
+        except WorkspaceError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append("made")
+    return outcomes, clock
+
+
+async def test_a_share_fails_before_and_after_the_effect() -> None:
+    outcomes, _ = await create_many(rate=0.5)
+    before = sum("fault before its effect" in outcome for outcome in outcomes)
+    after = sum("fault after its effect" in outcome for outcome in outcomes)
+    assert 30 < before < 70
+    assert 20 < after < 60
+    assert outcomes.count("made") == 200 - before - after
+
+
+async def test_a_seed_gives_the_same_faults() -> None:
+    first, _ = await create_many(rate=0.5, seed=1)
+    assert first == (await create_many(rate=0.5, seed=1))[0]
+    assert first != (await create_many(rate=0.5, seed=2))[0]
+
+
+async def test_everything_works_by_default() -> None:
+    assert set((await create_many(rate=0))[0]) == {"made"}
+
+
+async def test_operations_take_a_while() -> None:
+    _, clock = await create_many(rate=0, seconds=0.1)
+    assert len(clock.pauses) == 200
+    assert 0 < max(clock.pauses) <= 0.1
+
+
+async def test_touches_no_disk(tmp_path: Path) -> None:
+    store = SimulatedWorkspaceStore(SteppingClock(), mount_root=tmp_path / "mounts")
+    await store.prepare()
+    workspace = await store.create(workspace_key(1), 1024)
+    await store.snapshot(workspace_key(1), "stop-1")
+    assert workspace.path == tmp_path / "mounts" / workspace_key(1).relative
+    assert list(os.scandir(tmp_path)) == []
+    assert not store.describe().real
+
+
+async def test_a_creation_that_fails_leaves_nothing() -> None:
+    store = FakeWorkspaceStore()
+    store.fail("create", "cannot create: no", after=True)
+    with pytest.raises(WorkspaceError, match="cannot create: no"):
+        await store.create(workspace_key(1), None)
+    assert not await store.exists(workspace_key(1))
+    await store.create(workspace_key(1), None)
+    store.fail("create", after=True)
+    with pytest.raises(WorkspaceError):
+        await store.create(workspace_key(1), None)
+    assert await store.exists(workspace_key(1))
+
+
+async def test_a_snapshot_whose_answer_is_lost_was_taken() -> None:
+    store = FakeWorkspaceStore()
+    await store.create(workspace_key(1), None)
+    store.fail("snapshot", after=True)
+    with pytest.raises(WorkspaceError):
+        await store.snapshot(workspace_key(1), "stop-1")
+    assert [snapshot.name for snapshot in await store.snapshots(workspace_key(1))] == ["stop-1"]
+    store.fail("snapshot")
+    with pytest.raises(WorkspaceError):
+        await store.snapshot(workspace_key(1), "stop-2")
+    assert len(await store.snapshots(workspace_key(1))) == 1
+
+
+async def test_a_held_operation_has_no_effect_yet() -> None:
+    store = FakeWorkspaceStore()
+    store.hold("create")
+    task = asyncio.create_task(store.create(workspace_key(1), None))
+    await store.arrived("create")
+    assert not await store.exists(workspace_key(1))
+    store.release("create")
+    await task
+    assert await store.exists(workspace_key(1))
+    assert store.journal == ["create", "exists", "exists"]

@@ -1,0 +1,180 @@
+"""Datasets through libzfs_core: calls and errors over a recording fake. Says nothing about the kernel's ZFS."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import inspect
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from medforged.adapters.zfs.commands import CommandDatasets
+from medforged.adapters.zfs.core import CoreDatasets
+from medforged.adapters.zfs.layout import Layout
+from medforged.adapters.zfs.problems import ZfsFailure, ZfsProblem
+from tests.fakes.libzfs_core import Exceptions, FakeLibZfsCore
+from tests.fakes.process import Recording, ScriptedRun
+from tests.fakes.workspaces import workspace_key
+from tests.fakes.zfs import FakeMounts, not_empty
+
+pytestmark = pytest.mark.unit
+
+KEY = workspace_key(1)
+ROOT = "tank/medforge/workspaces"
+USER = f"{ROOT}/{KEY.user_id}"
+NAME = f"{ROOT}/{KEY.relative}"
+
+
+@dataclass
+class Bench:
+    """The adapter over a fake library whose pool has the root and one user."""
+
+    datasets: CoreDatasets
+    library: FakeLibZfsCore
+    run: ScriptedRun
+    mounts: FakeMounts
+    layout: Layout
+
+
+def bench(tmp_path: Path, *recordings: Recording, timeout_seconds: float = 10.0) -> Bench:
+    layout = Layout.of("tank", "medforge/workspaces", tmp_path)
+    library, run, mounts = FakeLibZfsCore("tank", "tank/medforge", ROOT, USER), ScriptedRun(recordings), FakeMounts()
+    datasets = CoreDatasets(layout, library, CommandDatasets(run=run), mounts, timeout_seconds=timeout_seconds)
+    return Bench(datasets, library, run, mounts, layout)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Bench:
+    return bench(tmp_path)
+
+
+async def test_creates_with_native_properties_and_mounts(made: Bench) -> None:
+    await made.datasets.create(NAME, 5 * 1024**3)
+    assert made.library.calls == [("lzc_create", NAME.encode(), "zfs", {b"refquota": 5 * 1024**3})]
+    path = made.layout.workspace(KEY).path
+    assert made.mounts.mounted[path].source == NAME
+    assert made.run.calls == []
+
+
+async def test_without_a_quota_none_is_set(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    assert made.library.calls == [("lzc_create", NAME.encode(), "zfs", {})]
+
+
+async def test_a_group_is_never_mounted(made: Bench) -> None:
+    await made.datasets.create_group(f"{ROOT}/other")
+    assert made.library.calls == [("lzc_create", f"{ROOT}/other".encode(), "zfs", {b"canmount": 0})]
+    assert made.mounts.mounted == {}
+
+
+async def test_what_cannot_be_mounted_was_made(made: Bench) -> None:
+    made.mounts.error = not_empty()
+    with pytest.raises(ZfsFailure, match=r"cannot mount it at .*Directory not empty") as caught:
+        await made.datasets.create(NAME, None)
+    assert caught.value.problem is ZfsProblem.MADE_NOT_MOUNTED
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (Exceptions.FilesystemExists(b"x"), ZfsProblem.EXISTS),
+        (Exceptions.ParentNotFound(b"x"), ZfsProblem.PARENT_MISSING),
+        (Exceptions.PropertyInvalid(b"x"), ZfsProblem.BAD_PROPERTY),
+        (Exceptions.NameTooLong(b"x"), ZfsProblem.NAME_TOO_LONG),
+        (Exceptions.NoSpace(b"x"), ZfsProblem.NO_SPACE),
+        (Exceptions.SuspendedPool(b"x"), ZfsProblem.SUSPENDED),
+        (Exceptions.ZFSError(b"x"), ZfsProblem.OTHER),
+    ],
+)
+async def test_errors_of_a_creation(made: Bench, error: Exceptions.ZFSError, problem: ZfsProblem) -> None:
+    made.library.fail("lzc_create", error)
+    with pytest.raises(ZfsFailure, match=f"libzfs_core cannot create {NAME}") as caught:
+        await made.datasets.create(NAME, None)
+    assert caught.value.problem is problem
+    assert made.mounts.mounted == {}
+
+
+async def test_snapshots(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    await made.datasets.snapshot(NAME, "stop-2")
+    await made.datasets.snapshot(NAME, "stop-1")
+    assert ("lzc_snapshot", (f"{NAME}@stop-2".encode(),)) in made.library.calls
+    assert [entry.name for entry in await made.datasets.snapshots(NAME)] == ["stop-2", "stop-1"]
+    function, pool, parameters, *_ = made.library.calls[-1]
+    assert (function, pool, parameters) == ("lzc_channel_program_nosync", b"tank", (NAME.encode(),))
+
+
+async def test_errors_of_a_snapshot(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    await made.datasets.snapshot(NAME, "stop-1")
+    with pytest.raises(ZfsFailure) as caught:
+        await made.datasets.snapshot(NAME, "stop-1")
+    assert caught.value.problem is ZfsProblem.EXISTS
+    with pytest.raises(ZfsFailure) as caught:
+        await made.datasets.snapshot(f"{USER}/absent", "stop-1")
+    assert caught.value.problem is ZfsProblem.MISSING
+
+
+async def test_listing_what_does_not_exist(made: Bench) -> None:
+    for listing in (made.datasets.snapshots(NAME), made.datasets.filesystems(f"{ROOT}/absent", 2)):
+        with pytest.raises(ZfsFailure) as caught:
+            await listing
+        assert caught.value.problem is ZfsProblem.MISSING
+    assert not await made.datasets.exists(NAME)
+
+
+async def test_filesystems_to_a_depth(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    made.library.datasets[f"{NAME}/child".encode()] = {}
+    made.library.datasets[f"{USER}/volume".encode()] = {}
+    made.library.volumes.add(f"{USER}/volume".encode())
+    assert await made.datasets.filesystems(ROOT, 2) == [ROOT, USER, NAME]
+    assert await made.datasets.exists(NAME)
+
+
+async def test_a_call_that_does_not_return(tmp_path: Path) -> None:
+    made, gate = bench(tmp_path, timeout_seconds=0.05), threading.Event()
+
+    def wait(name: bytes) -> bool:
+        gate.wait()
+        return True
+
+    made.library.lzc_exists = wait  # type: ignore[method-assign]  # a fake's method
+    with pytest.raises(ZfsFailure, match=r"libzfs_core cannot look for .* did not answer within 0\.05 s") as caught:
+        await made.datasets.exists(NAME)
+    gate.set()
+    assert caught.value.problem is ZfsProblem.STUCK
+
+
+async def test_what_is_left_goes_through_the_command(tmp_path: Path) -> None:
+    argvs = (
+        ("zpool", "list", "-H", "-o", "name,health"),
+        ("zfs", "get", "-H", "-o", "value", "mountpoint", ROOT),
+        ("zfs", "mount", NAME),
+        ("zfs", "destroy", NAME),
+    )
+    made = bench(tmp_path, *(Recording(argv, 0, "tank\tONLINE\n", "") for argv in argvs))
+    await made.datasets.pools()
+    await made.datasets.mountpoint(ROOT)
+    await made.datasets.mount(NAME)
+    await made.datasets.destroy(NAME)
+    assert made.run.calls == list(argvs)
+    assert made.library.calls == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libzfs_core") is None, reason="python3-pyzfs is not installed")
+def test_the_fake_has_the_names_and_parameters_of_the_real_module() -> None:
+    real = importlib.import_module("libzfs_core")
+    for name in ("lzc_create", "lzc_exists", "lzc_snapshot", "lzc_channel_program_nosync"):
+        fake_parameters = list(inspect.signature(getattr(FakeLibZfsCore, name)).parameters)[1:]
+        assert list(inspect.signature(getattr(real, name)).parameters)[: len(fake_parameters)] == fake_parameters
+    for name, error in vars(Exceptions).items():
+        if isinstance(error, type) and getattr(error, "errno", 0):
+            assert issubclass(getattr(real.exceptions, name), real.exceptions.ZFSError)
+            if name != "ZFSInitializationFailed":  # its number is that of the failure
+                assert getattr(real.exceptions, name).errno == error.errno
+    assert real.exceptions.SnapshotFailure([real.exceptions.SnapshotExists(b"x")], 0).errno == errno.EEXIST
