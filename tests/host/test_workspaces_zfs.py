@@ -341,7 +341,7 @@ async def test_a_daemon_that_is_down(bench: Bench) -> None:
 
 async def test_a_command_that_does_not_answer(bench: Bench) -> None:
     stuck = bench.another(CommandDatasets(timeout_seconds=0.2, zfs=("sh", "-c", "sleep 600")))
-    with pytest.raises(WorkspaceError, match=r"did not end within 0\.2 s; see `zpool status -x`"):
+    with pytest.raises(WorkspaceError, match=r"`sleep 600 create` did not end within 0\.2 s; see `zpool status -x`"):
         await stuck.create(new_key(), None)
 
 

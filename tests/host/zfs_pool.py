@@ -24,7 +24,7 @@ import pytest
 _MIB = 1024 * 1024
 _BUSY_SECONDS = 15.0
 # As the product's commands: zfs-fuse bears one change at a time, from all tests of the host together.
-_TURNS = () if Path("/dev/zfs").exists() else ("flock", "/run/medforge-zfs-fuse.lock")
+_TURNS = () if Path("/dev/zfs").exists() else ("flock", "-F", "/run/medforge-zfs-fuse.lock")
 
 
 @dataclass(frozen=True)

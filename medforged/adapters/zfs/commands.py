@@ -20,10 +20,12 @@ __all__ = ["CommandDatasets"]
 
 _CONCURRENCY = 8
 
-# zfs-fuse 0.7 stops answering for good when three or more commands change pools at once: seen within seconds, while one
-# at a time ran for as long as it was tried, beside listings and file access. ZFS writes changes out one after the other
-# anyway, so taking turns costs nothing. The turns are those of the whole host, since the daemon is.
-_TURNS = ("flock", "/run/medforge-zfs-fuse.lock")
+# A pipe inside zfs-fuse 0.7 carries one message per mount, written in several pieces without a lock: two mounts at once
+# can mix them, and from then on no command ever returns (three concurrent loops of `zfs create` are enough, within
+# seconds). So what changes a pool takes turns, over all processes of the host, since the daemon is the host's. ZFS
+# writes changes out one after the other anyway; listings and file access need no turn. With -F the command itself
+# holds the lock, so that killing it frees the lock.
+_TURNS = ("flock", "-F", "/run/medforge-zfs-fuse.lock")
 
 # What workspaces inherit. Set once on the root: each property given at a creation costs as much as a tenth of it.
 #   setuid, devices: what a tenant makes must mean nothing on the host. exec: people run what they build.
@@ -130,7 +132,7 @@ class CommandDatasets:
         except CommandMissing as error:
             raise ZfsFailure(ZfsProblem.NOT_INSTALLED, f"the {program[0]} command {error.reason}") from error
         except CommandTimedOut as error:
-            raise ZfsFailure(ZfsProblem.STUCK, f"`zfs {arguments[0]}` {error.reason}") from error
+            raise ZfsFailure(ZfsProblem.STUCK, f"`{program[-1]} {arguments[0]}` {error.reason}") from error
         except CommandFailed as error:
             said = " ".join((error.stderr or error.stdout).split()) or error.reason
             raise ZfsFailure(classify(said), said) from error

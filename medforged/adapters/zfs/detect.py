@@ -25,7 +25,6 @@ __all__ = [
     "Detection",
     "ZfsKind",
     "command_store",
-    "commands_for",
     "core_store",
     "detect",
     "host_commands",
@@ -118,18 +117,6 @@ async def _try_library(pool: str, load: Callable[[], LibZfsCore], timeout_second
     return Detection(ZfsKind.LIBZFS_CORE, f"libzfs_core sees pool {pool} through /dev/zfs")
 
 
-# A pipe inside zfs-fuse carries one message per mount, written in several pieces without a lock: two mounts at once can
-# mix them, and from then on no command ever returns. So commands wait for each other, across processes too; `-F` lets
-# the command itself hold the lock, so that killing it frees the lock.
-_ONE_AT_A_TIME = ("flock", "-F", "/run/medforge-zfs-fuse.lock", "zfs")
-
-
-def commands_for(device: Path = _DEVICE, *, timeout_seconds: float = 30.0) -> CommandDatasets:
-    """The commands as this host needs them: one at a time where ZFS is zfs-fuse."""
-    zfs = ("zfs",) if device.exists() else _ONE_AT_A_TIME
-    return CommandDatasets(timeout_seconds=timeout_seconds, zfs=zfs)
-
-
 def command_store(
     pool: str,
     clock: Clock,
@@ -144,7 +131,7 @@ def command_store(
     """Workspaces through the `zfs` command. Raises WorkspaceError for names that cannot be."""
     return ZfsWorkspaceStore(
         Layout.of(pool, root, mount_root),
-        commands or commands_for(timeout_seconds=timeout_seconds),
+        commands or host_commands(timeout_seconds=timeout_seconds),
         SystemMounts(),
         clock,
         adapter="zfs-commands",

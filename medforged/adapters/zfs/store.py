@@ -98,7 +98,7 @@ class ZfsWorkspaceStore:
             try:
                 fresh = await self._make(workspace, quota_bytes)
                 if not fresh and await self._blocking.run(lambda: self._mounts.find(workspace.path)) is None:
-                    await self._datasets.mount(workspace.dataset)
+                    await self._patiently(lambda: self._datasets.mount(workspace.dataset))
                 await self._blocking.run(lambda: self._settle(workspace))
             except ZfsFailure as failure:
                 # Only what this call is known to have made is undone. After a timeout nobody knows: the dataset may

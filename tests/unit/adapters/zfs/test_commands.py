@@ -80,14 +80,14 @@ async def test_no_pools_is_no_error() -> None:
 
 
 async def test_in_user_space_changes_take_turns_and_listings_do_not() -> None:
-    turns = ("flock", "/run/medforge-zfs-fuse.lock")
+    turns = ("flock", "-F", "/run/medforge-zfs-fuse.lock")
     running, most = 0, 0
 
     async def run(
         argv: Sequence[str], *, timeout_seconds: float, stdin: bytes | None = None, cwd: Path | None = None
     ) -> CommandResult:
         nonlocal running, most
-        assert argv[:3] == (*turns, "zfs")
+        assert argv[:4] == (*turns, "zfs")
         running += 1
         most = max(most, running)
         await asyncio.sleep(0)

@@ -254,6 +254,14 @@ async def test_gives_up_on_what_stays_busy(ready: Bench) -> None:
     assert await ready.store.exists(KEY)
 
 
+async def test_mounts_what_has_been_unmounted_just_now(ready: Bench) -> None:
+    await ready.store.create(KEY, None)
+    ready.mounts.mounted.clear()
+    ready.datasets.fail("mount", ZfsProblem.BUSY)
+    await ready.store.create(KEY, None)
+    assert ready.path() in ready.mounts.mounted
+
+
 async def test_does_not_retry_what_will_not_pass(ready: Bench) -> None:
     await ready.store.create(KEY, None)
     ready.datasets.fail("destroy", ZfsProblem.HAS_CHILDREN)
