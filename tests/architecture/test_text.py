@@ -15,11 +15,15 @@ pytestmark = pytest.mark.unit
 LOCK_FILES = {"package-lock.json", "pnpm-lock.yaml", "yarn.lock", "uv.lock"}
 
 
+COMMON_FOLDERS = ("/", "/tmp", "/var/tmp", "/home", "/opt", "/root", "/srv", "/mnt", "/usr/src")
+
+
 def patterns(root: Path) -> dict[str, re.Pattern[str]]:
     """What does not belong into a tracked file, by what it is. Here it is written with a _, since this file is tracked."""
     names = "py_pi|npm_js|yarn_pkg|python_hosted|docker_hub".replace("_", "")
     # The folder of the checkout itself is a common word in containers (/app, /src), so a root's child is not looked for.
-    here = [re.escape(str(path)) for path in (root, root.parent) if len(path.parts) > 1]
+    # Nor is the folder above it, where that is one that every system has.
+    here = [re.escape(str(path)) for path in (root, root.parent) if str(path) not in COMMON_FOLDERS]
     return {
         "a path of this checkout": re.compile(rf"(?<![\w./-])(?:{'|'.join(here)})/") if here else re.compile("(?!)"),
         "a home folder": re.compile(r"(?<![\w.})-])/(?:home/[a-z][\w-]*|root)/(?!\.)\w"),

@@ -13,6 +13,7 @@ from tests.host.installation import Installation, Visitor
 def installation() -> Iterator[Installation]:
     """Brought up by `ops/up` beside whatever else runs here, and taken down by `ops/down`."""
     made = Installation()
+    made.clear()
     made.up()
     try:
         yield made

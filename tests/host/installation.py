@@ -65,11 +65,23 @@ class Installation:
     def up(self) -> None:
         self.ops("up")
 
+    def clear(self) -> None:
+        """Remove what a run that was killed has left; never what is mounted."""
+        if Path(f"/run/{INSTANCE}/ledger.json").exists():
+            self.ops("down", "--force")
+        for path in (*self._states(), Path("/", POOL)):
+            if not any(f" {path}" in line for line in Path("/proc/mounts").read_text().splitlines()):
+                shutil.rmtree(path, ignore_errors=True)
+
+    @staticmethod
+    def _states() -> tuple[Path, ...]:
+        return tuple(Path(f"/var/lib/{INSTANCE}{suffix}") for suffix in ("", "-facade", "-caddy"))
+
     def down(self) -> None:
         """Take it down and away, data included."""
         pool_file = Path(f"/var/lib/{INSTANCE}/pool.img")
         self.ops("down")
-        for path in (f"/var/lib/{INSTANCE}", f"/var/lib/{INSTANCE}-facade", f"/var/lib/{INSTANCE}-caddy"):
+        for path in self._states():
             shutil.rmtree(path)
         assert not pool_file.exists()
 
