@@ -53,6 +53,7 @@ def site(running_site: CaddySite) -> Iterator[CaddySite]:
         server.stop()
         server.start()
         server.seen.clear()
+        server.connections = 0
         server.streams = False
     running_site.facade.script = admit
     running_site.session.script = answer(200, body=b"session")

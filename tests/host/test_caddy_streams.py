@@ -92,7 +92,7 @@ def test_a_websocket_carries_frames_both_ways(site: CaddySite) -> None:
     assert arrived.value("Upgrade") == "websocket"
     assert arrived.value("Cookie") == "a=1"
     [asked] = site.asked()
-    assert asked.values("Upgrade") + asked.values("Connection") == []
+    assert (asked.values("Upgrade"), asked.value("Connection")) == ([], "close")
     assert asked.value("Cookie") == "medforge_session=T; a=1"
 
 
@@ -253,14 +253,23 @@ def test_a_facade_that_stays_away_is_waited_for_and_then_a_502(site: CaddySite, 
     assert 4 < time.monotonic() - began < 9
 
 
-def test_connections_are_used_again(site: CaddySite) -> None:
-    site.get()
-    before = (site.facade.connections, site.session.connections)
-
+def test_connections_to_a_session_are_used_again(site: CaddySite) -> None:
     for _ in range(20):
         site.get()
 
-    assert (site.facade.connections - before[0], site.session.connections - before[1]) <= (1, 1)
+    assert site.session.connections == 1
+
+
+@pytest.mark.parametrize("where", ["session", "platform"])
+def test_no_connection_to_the_facade_is_used_twice(site: CaddySite, where: str) -> None:
+    """Under load Caddy makes some of the connections it keeps to the wrong end: the question whether a visitor may enter
+    a session then goes to a session, cookie and all, and its answer counts. That is a race, too rare for a test; that
+    nothing is kept is sure. And no request that may not be sent twice meets a connection that a restart has ended.
+    """
+    site.facade.script = admit if where == "session" else answer(200)
+    for sent in range(1, 6):
+        assert site.get("/x", host=site.host if where == "session" else site.platform, method="POST").status == 200
+        assert site.facade.connections == sent
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -284,12 +293,3 @@ def test_idle_connections_are_given_up_before_a_session_gives_them_up(site: Cadd
     wire.closed.wait(10)
 
     assert 3 < time.monotonic() - began < 4.8
-
-
-def test_no_connection_is_kept_to_the_platforms_api(site: CaddySite) -> None:
-    """One that a restart has ended would be found out by a request that changes something and may not be sent twice."""
-    site.facade.script = answer(200)
-    before = site.facade.connections
-    for sent in range(1, 6):
-        assert site.get("/x", host=site.platform, method="POST", body=b"{}").status == 200
-        assert site.facade.connections - before == sent
