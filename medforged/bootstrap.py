@@ -168,7 +168,12 @@ async def _wire(settings: Settings, state: SqliteState, adapters: Adapters, stac
         server=RpcServer(handlers, WatchStream(state, feed, lambda: recovery.alive), policy),
         tasks=tasks,
         recovery=recovery,
-        isolation=IsolationLoop(guard, clock, settings.sessions.isolation_interval_seconds),
+        isolation=IsolationLoop(
+            guard,
+            clock,
+            settings.sessions.isolation_interval_seconds,
+            settings.sessions.isolation_probe_interval_seconds,
+        ),
         gpus=GpuLoop(watch, clock, settings.gpus.poll_interval_seconds),
         close=stack.pop_all().aclose,
     )

@@ -148,6 +148,8 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """After failures the interval doubles up to this."""
     isolation_interval_seconds: Positive = 3.0
     """How often isolation is re-asserted."""
+    isolation_probe_interval_seconds: Positive = 60.0
+    """How often isolation is proven with live traffic as well."""
 
 
 class NamedPack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

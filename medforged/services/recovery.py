@@ -69,17 +69,24 @@ class RecoveryLoop:
 
 
 class IsolationLoop:
-    """Re-asserts isolation every few seconds."""
+    """Re-asserts isolation every few seconds, and proves it with traffic every now and then."""
 
-    def __init__(self, guard: IsolationGuard, clock: Clock, interval_seconds: float) -> None:
+    def __init__(
+        self, guard: IsolationGuard, clock: Clock, interval_seconds: float, probe_interval_seconds: float
+    ) -> None:
         self._guard = guard
         self._clock = clock
         self._interval = interval_seconds
+        self._probe_interval = probe_interval_seconds
 
     async def run(self) -> None:
+        proven = self._clock.monotonic()
         while True:
             await self._clock.sleep(self._interval)
             await self._guard.assert_again()
+            if self._clock.monotonic() - proven >= self._probe_interval:
+                await self._guard.prove()
+                proven = self._clock.monotonic()
 
 
 class GpuLoop:

@@ -105,6 +105,19 @@ async def test_no_session_starts_without_isolation(rig: Rig) -> None:
     assert (await rig.create()).status is SessionStatus.RUNNING
 
 
+async def test_a_leak_that_only_traffic_shows_is_found_by_the_probe(rig: Rig) -> None:
+    rig.isolation.leak("sessions reach each other")
+    await rig.guard.assert_again()
+    assert rig.guard.problem is None, "rules that read back well are all that this looks at"
+    await rig.guard.prove()
+    assert rig.guard.problem is not None
+    with pytest.raises(IsolationError, match="sessions reach each other"):
+        await rig.create()
+    rig.isolation.restore()
+    await rig.guard.assert_again()
+    assert rig.guard.problem is None
+
+
 @pytest.mark.parametrize("operation", ["resolve_image", "create", "start"])
 async def test_a_container_that_fails_undoes_everything(rig: Rig, operation: str) -> None:
     rig.containers.fail(operation, "no space left on device")
