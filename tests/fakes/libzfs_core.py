@@ -1,7 +1,7 @@
 """Owns the fake of the module `libzfs_core`: what the adapter uses of it, in memory, with every call recorded.
 
 The errors are named and numbered as in libzfs_core 2.3.9; test_core.py holds the fake against the real module
-where that is installed. Channel programs are not run: the fake answers as the two that the adapter has would.
+where that is installed. Channel programs are not run: the fake answers as the three that the adapter has would.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class FakeLibZfsCore:
 
     def lzc_create(self, name: bytes, ds_type: str = "zfs", props: Mapping[bytes, int | bytes] | None = None) -> None:
         self._enter("lzc_create", name, ds_type, props)
+        if any(isinstance(value, int) and value >= 1 << 64 for value in (props or {}).values()):
+            raise OverflowError("int too big to convert")
         if name in self.datasets:
             raise Exceptions.FilesystemExists(name)
         if name.rpartition(b"/")[0] not in self.datasets:
@@ -127,6 +129,8 @@ class FakeLibZfsCore:
         dataset = params[0]
         if dataset not in self.datasets:
             return {b"missing": True}
+        if b"zfs.list" not in program:
+            return {b"found": {}}
         if b"zfs.list.snapshots" in program:
             return {
                 b"found": {

@@ -25,7 +25,7 @@ from medforged.adapters.zfs.detect import ZfsKind, command_store, core_store, de
 from medforged.adapters.zfs.store import ZfsWorkspaceStore
 from medforged.domain.errors import WorkspaceError
 from medforged.domain.workspaces import WorkspaceKey
-from tests.host.zfs_pool import ScratchPool, scratch_pool, zfs
+from tests.host.zfs_pool import ScratchPool, restart, scratch_pool, zfs
 
 pytestmark = pytest.mark.host
 
@@ -216,6 +216,24 @@ async def test_mounts_what_is_not_mounted(bench: Bench) -> None:
     assert await bench.store.create(workspace.key, None) == workspace
     assert (workspace.path / "file").read_text() == "kept"
     assert options_of(workspace.path) >= {"nosuid", "nodev"}
+
+
+async def test_workspaces_are_where_they_were_after_a_restart() -> None:
+    """Exported and imported, as a host that was shut down and started finds its pool."""
+    with scratch_pool() as pool:
+        store = command_store(pool.name, SystemClock(), mount_root=pool.directory / "mounts")
+        await store.prepare()
+        workspace = await store.create(new_key(), 20 * MIB)
+        assert as_owner("sh", "-c", "echo kept > file", cwd=workspace.path).returncode == 0
+        taken = await store.snapshot(workspace.key, "stop-1")
+        restart(pool)
+        assert (workspace.path / "file").read_text() == "kept\n"
+        again = command_store(pool.name, SystemClock(), mount_root=pool.directory / "mounts")
+        await again.prepare()
+        assert await again.keys() == (workspace.key,)
+        assert await again.snapshots(workspace.key) == (taken,)
+        assert await again.create(workspace.key, 20 * MIB) == workspace
+        assert options_of(workspace.path) >= {"nosuid", "nodev"}
 
 
 async def test_an_old_quota_stays(bench: Bench) -> None:

@@ -62,6 +62,12 @@ def zfs(*arguments: str) -> str:
     return _patiently("zfs", *arguments)
 
 
+def restart(pool: ScratchPool) -> None:
+    """Export and import a pool, as at a shutdown and a boot: everything is unmounted and mounted again."""
+    _patiently("zpool", "export", pool.name)
+    _patiently("zpool", "import", "-o", "cachefile=none", "-d", str(pool.directory), pool.name)
+
+
 def _patiently(*argv: str) -> str:
     """Run a command, again while something is busy: what was used or unmounted just now can be for a moment."""
     deadline = time.monotonic() + _BUSY_SECONDS

@@ -134,7 +134,9 @@ class CommandDatasets:
         except CommandTimedOut as error:
             raise ZfsFailure(ZfsProblem.STUCK, f"`{program[-1]} {arguments[0]}` {error.reason}") from error
         except CommandFailed as error:
-            said = " ".join((error.stderr or error.stdout).split()) or error.reason
+            # OpenZFS adds its usage to some errors that have nothing to do with it.
+            message, _, _ = (error.stderr or error.stdout).partition("\nusage:")
+            said = " ".join(message.split()) or error.reason
             raise ZfsFailure(classify(said), said) from error
 
 

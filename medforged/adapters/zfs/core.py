@@ -30,8 +30,18 @@ _CONCURRENCY = 8
 _MEMORY_LIMIT = 32 * 1024 * 1024
 _INSTRUCTION_LIMIT = 100_000_000  # the most that the kernel allows; 20 or so are used a row
 
-# Both take the dataset as argv[1] and return a table whose keys are names: an answer is a dictionary. `zfs.exists`
+# All take a dataset as argv[1] and return a table whose keys are names: an answer is a dictionary. `zfs.exists`
 # comes first because listing what does not exist ends a program with an error that has no code of its own.
+_EXISTS = b"""
+args = ...
+answer = {}
+if not zfs.exists(args["argv"][1]) then
+    answer["missing"] = true
+    return answer
+end
+answer["found"] = {}
+return answer
+"""
 _SNAPSHOTS = b"""
 args = ...
 dataset = args["argv"][1]
@@ -157,11 +167,18 @@ class CoreDatasets:
         await self._commands.mount(name)
 
     async def exists(self, name: str) -> bool:
-        return await self._call(f"look for {name}", lambda: self._library.lzc_exists(name.encode()))
+        # Not lzc_exists: it says no to every error, and in a suspended pool no workspace would exist.
+        try:
+            await self._program(_EXISTS, name)
+        except ZfsFailure as failure:
+            if failure.problem is ZfsProblem.MISSING:
+                return False
+            raise
+        return True
 
     async def snapshot(self, name: str, snapshot: str) -> None:
         full_name = f"{name}@{snapshot}"
-        await self._call(f"snapshot {full_name}", lambda: self._library.lzc_snapshot([full_name.encode()]))
+        await self._call(lambda: self._library.lzc_snapshot([full_name.encode()]))
 
     async def snapshots(self, name: str) -> Sequence[SnapshotEntry]:
         found = await self._program(_SNAPSHOTS, name)
@@ -180,9 +197,7 @@ class CoreDatasets:
 
     async def _create(self, name: str, properties: Mapping[bytes, int | bytes]) -> None:
         try:
-            await self._call(
-                f"create {name}", lambda: self._library.lzc_create(name.encode(), "zfs", props=dict(properties))
-            )
+            await self._call(lambda: self._library.lzc_create(name.encode(), "zfs", props=dict(properties)))
         except ZfsFailure as failure:
             if failure.problem is ZfsProblem.MISSING:  # ENOENT of a creation is about the dataset above
                 raise ZfsFailure(ZfsProblem.PARENT_MISSING, failure.said) from failure
@@ -191,7 +206,6 @@ class CoreDatasets:
     async def _program(self, program: bytes, *arguments: str) -> Mapping[bytes, Any]:
         """Run a read-only channel program whose first argument is a dataset, and return what it found."""
         answer = await self._call(
-            f"list below {arguments[0]}",
             lambda: self._library.lzc_channel_program_nosync(
                 self._layout.pool.encode(),
                 program,
@@ -205,13 +219,16 @@ class CoreDatasets:
         found: Mapping[bytes, Any] = answer[b"found"]
         return found
 
-    async def _call(self, what: str, call: Callable[[], T]) -> T:
+    async def _call(self, call: Callable[[], T]) -> T:
         """Call the library on a thread. Raises ZfsFailure."""
         try:
             return await self._blocking.run(call)
         except self._library.exceptions.ZFSError as error:
-            raise ZfsFailure(
-                _PROBLEMS.get(error.errno, ZfsProblem.OTHER), f"libzfs_core cannot {what}: {error}"
-            ) from error
+            # A snapshot's error holds one for each name, and there is one name.
+            cause = getattr(error, "errors", [error])[0]
+            said = f"libzfs_core: {cause.message or error} (errno {cause.errno})"
+            raise ZfsFailure(_PROBLEMS.get(cause.errno, ZfsProblem.OTHER), said) from error
+        except OverflowError as error:  # a size of more than 64 bits, refused on the way to C
+            raise ZfsFailure(ZfsProblem.BAD_PROPERTY, f"libzfs_core: {error}") from error
         except CallTimedOut as error:
-            raise ZfsFailure(ZfsProblem.STUCK, f"libzfs_core cannot {what}: {error}") from error
+            raise ZfsFailure(ZfsProblem.STUCK, str(error)) from error

@@ -27,8 +27,6 @@ T = TypeVar("T")
 _WORKSPACE_MODE = 0o700
 # Passable and not listable: to reach a workspace from the host one has to know both of its UUIDs already.
 _ROOT_MODE = 0o711
-# What passes by itself: a mount that is still being let go of; a second snapshot in one transaction group.
-_PASSING = frozenset({ZfsProblem.BUSY, ZfsProblem.SUSPENDED})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -126,7 +124,7 @@ class ZfsWorkspaceStore:
             raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
         try:
             try:
-                await self._patiently(lambda: self._datasets.snapshot(workspace.dataset, name))
+                await self._datasets.snapshot(workspace.dataset, name)
             except ZfsFailure as failure:
                 if failure.problem is not ZfsProblem.EXISTS:
                     raise
@@ -246,14 +244,14 @@ class ZfsWorkspaceStore:
         await self._blocking.run(lambda: _remove_directory(workspace.path))
 
     async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Do it, again while ZFS says that it cannot be done just now, for `busy_seconds`."""
+        """Do it, again while something is busy, as what has been unmounted just now is, for `busy_seconds`."""
         deadline = self._clock.monotonic() + self._busy_seconds
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await operation()
             except ZfsFailure as failure:
-                if failure.problem not in _PASSING or self._clock.monotonic() + pause > deadline:
+                if failure.problem is not ZfsProblem.BUSY or self._clock.monotonic() + pause > deadline:
                     raise
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

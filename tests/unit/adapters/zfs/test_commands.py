@@ -16,25 +16,30 @@ from tests.fakes.process import Recording, ScriptedRun, load_recordings
 
 pytestmark = pytest.mark.unit
 
-RECORDED = load_recordings(Path(__file__).parents[3] / "fixtures" / "zfs" / "zfs-fuse-0.7.0.json")
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "zfs"
 ROOT = "mfwsrec/medforge/workspaces"
 USER = f"{ROOT}/0b9b3f52-2f0e-4c0a-9f5e-4a2f4f6a5d11"
 FIRST = f"{USER}/11111111-1111-4111-8111-111111111111"
 ABSENT = f"{USER}/0b9b3f52-2f0e-4c0a-9f5e-4a2f4f6a5d11"
 
 
-def recorded(*, failed: bool) -> ScriptedRun:
+@pytest.fixture(params=["zfs-fuse-0.7.0", "openzfs-2.3.9"])
+def recordings(request: pytest.FixtureRequest) -> list[Recording]:
+    return load_recordings(FIXTURES / f"{request.param}.json")
+
+
+def recorded(recordings: list[Recording], *, failed: bool) -> ScriptedRun:
     """Answers with the recording that succeeded, or with the one that failed, where a command has both."""
-    return ScriptedRun(recording for recording in RECORDED if bool(recording.status) is failed)
+    return ScriptedRun(recording for recording in recordings if bool(recording.status) is failed)
 
 
 def problem(caught: pytest.ExceptionInfo[ZfsFailure]) -> ZfsProblem:
     return caught.value.problem
 
 
-async def test_the_recorded_commands_are_those_that_are_run() -> None:
+async def test_the_recorded_commands_are_those_that_are_run(recordings: list[Recording]) -> None:
     # A command that is not in the recordings makes ScriptedRun raise.
-    run = recorded(failed=False)
+    run = recorded(recordings, failed=False)
     datasets = CommandDatasets(run=run)
     assert await datasets.pools() == [PoolState("mfwsrec", "ONLINE")]
     await datasets.create_group("mfwsrec/medforge")
@@ -50,14 +55,14 @@ async def test_the_recorded_commands_are_those_that_are_run() -> None:
     assert f"{FIRST}/child" not in await datasets.filesystems(ROOT, 2)
 
 
-async def test_without_a_quota_none_is_set() -> None:
-    run = recorded(failed=False)
+async def test_without_a_quota_none_is_set(recordings: list[Recording]) -> None:
+    run = recorded(recordings, failed=False)
     await CommandDatasets(run=run).create(f"{USER}/22222222-2222-4222-8222-222222222222", None)
     assert run.calls == [("zfs", "create", f"{USER}/22222222-2222-4222-8222-222222222222")]
 
 
-async def test_recorded_failures() -> None:
-    datasets = CommandDatasets(run=recorded(failed=True))
+async def test_recorded_failures(recordings: list[Recording]) -> None:
+    datasets = CommandDatasets(run=recorded(recordings, failed=True))
     with pytest.raises(ZfsFailure) as caught:
         await datasets.create(FIRST, 32 * 1024 * 1024)
     assert problem(caught) is ZfsProblem.EXISTS
@@ -67,6 +72,10 @@ async def test_recorded_failures() -> None:
     with pytest.raises(ZfsFailure) as caught:
         await datasets.destroy(FIRST)
     assert problem(caught) is ZfsProblem.HAS_CHILDREN
+    with pytest.raises(ZfsFailure) as caught:
+        await datasets.snapshot(ABSENT, "stop-1")
+    assert problem(caught) is ZfsProblem.MISSING
+    assert "usage" not in caught.value.said  # which OpenZFS adds
     with pytest.raises(ZfsFailure) as caught:
         await datasets.snapshots(ABSENT)
     assert problem(caught) is ZfsProblem.MISSING
@@ -79,7 +88,7 @@ async def test_no_pools_is_no_error() -> None:
     assert await CommandDatasets(run=run).pools() == []
 
 
-async def test_in_user_space_changes_take_turns_and_listings_do_not() -> None:
+async def test_in_user_space_changes_take_turns_and_listings_do_not(recordings: list[Recording]) -> None:
     turns = ("flock", "-F", "/run/medforge-zfs-fuse.lock")
     running, most = 0, 0
 
@@ -100,7 +109,7 @@ async def test_in_user_space_changes_take_turns_and_listings_do_not() -> None:
     await asyncio.gather(*changes, *more)
     assert most == 1
 
-    listing = recorded(failed=False)
+    listing = recorded(recordings, failed=False)
     reads = CommandDatasets(in_turns=True, run=listing)
     await asyncio.gather(reads.pools(), reads.exists(FIRST), reads.snapshots(FIRST), reads.filesystems(ROOT, 2))
     assert all(call[0] in {"zfs", "zpool"} for call in listing.calls)

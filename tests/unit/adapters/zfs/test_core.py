@@ -1,4 +1,4 @@
-"""Datasets through libzfs_core: calls and errors over a recording fake. Says nothing about the kernel's ZFS."""
+"""Datasets through libzfs_core: calls and errors over a recording fake. The conformance suite runs on the kernel's ZFS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +93,16 @@ async def test_what_cannot_be_mounted_was_made(made: Bench) -> None:
 )
 async def test_errors_of_a_creation(made: Bench, error: Exceptions.ZFSError, problem: ZfsProblem) -> None:
     made.library.fail("lzc_create", error)
-    with pytest.raises(ZfsFailure, match=f"libzfs_core cannot create {NAME}") as caught:
+    with pytest.raises(ZfsFailure, match=r"libzfs_core: .* \(errno \d+\)$") as caught:
         await made.datasets.create(NAME, None)
     assert caught.value.problem is problem
     assert made.mounts.mounted == {}
+
+
+async def test_a_quota_that_is_no_number_of_the_kernels(made: Bench) -> None:
+    with pytest.raises(ZfsFailure, match="int too big to convert") as caught:
+        await made.datasets.create(NAME, 1 << 70)
+    assert caught.value.problem is ZfsProblem.BAD_PROPERTY
 
 
 async def test_snapshots(made: Bench) -> None:
@@ -127,6 +134,15 @@ async def test_listing_what_does_not_exist(made: Bench) -> None:
     assert not await made.datasets.exists(NAME)
 
 
+async def test_a_pool_that_does_not_answer_is_no_pool_without_workspaces(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    for doing in (made.datasets.exists(NAME), made.datasets.snapshots(NAME), made.datasets.filesystems(ROOT, 2)):
+        made.library.fail("lzc_channel_program_nosync", Exceptions.SuspendedPool(b"tank"))
+        with pytest.raises(ZfsFailure, match="Pool is suspended") as caught:
+            await doing
+        assert caught.value.problem is ZfsProblem.SUSPENDED
+
+
 async def test_filesystems_to_a_depth(made: Bench) -> None:
     await made.datasets.create(NAME, None)
     made.library.datasets[f"{NAME}/child".encode()] = {}
@@ -139,13 +155,12 @@ async def test_filesystems_to_a_depth(made: Bench) -> None:
 async def test_a_call_that_does_not_return(tmp_path: Path) -> None:
     made, gate = bench(tmp_path, timeout_seconds=0.05), threading.Event()
 
-    def wait(name: bytes) -> bool:
+    def wait(snaps: Sequence[bytes]) -> None:
         gate.wait()
-        return True
 
-    made.library.lzc_exists = wait  # type: ignore[method-assign]  # a fake's method
-    with pytest.raises(ZfsFailure, match=r"libzfs_core cannot look for .* did not answer within 0\.05 s") as caught:
-        await made.datasets.exists(NAME)
+    made.library.lzc_snapshot = wait  # type: ignore[method-assign]  # a fake's method
+    with pytest.raises(ZfsFailure, match=r"libzfs_core did not answer within 0\.05 s") as caught:
+        await made.datasets.snapshot(NAME, "stop-1")
     gate.set()
     assert caught.value.problem is ZfsProblem.STUCK
 

@@ -270,10 +270,15 @@ async def test_does_not_retry_what_will_not_pass(ready: Bench) -> None:
     assert ready.clock.pauses == []
 
 
-async def test_a_snapshot_of_the_same_moment_is_tried_again(ready: Bench) -> None:
+async def test_does_not_wait_for_a_suspended_pool(ready: Bench) -> None:
     await ready.store.create(KEY, None)
-    ready.datasets.fail("snapshot", ZfsProblem.SUSPENDED, ZfsProblem.BUSY)
-    assert (await ready.store.snapshot(KEY, "stop-1")).name == "stop-1"
+    ready.datasets.fail("snapshot", ZfsProblem.SUSPENDED)
+    with pytest.raises(WorkspaceError, match=r"cannot take snapshot .*; see `zpool status -x`, bring the device back"):
+        await ready.store.snapshot(KEY, "stop-1")
+    ready.datasets.fail("destroy", ZfsProblem.SUSPENDED)
+    with pytest.raises(WorkspaceError, match="cannot discard workspace"):
+        await ready.store.discard(KEY)
+    assert ready.clock.pauses == []
 
 
 async def test_removes_the_mount_point_that_zfs_has_left(ready: Bench) -> None:
