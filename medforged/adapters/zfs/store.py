@@ -27,7 +27,7 @@ T = TypeVar("T")
 _WORKSPACE_MODE = 0o700
 # Passable and not listable: to reach a workspace from the host one has to know both of its UUIDs already.
 _ROOT_MODE = 0o711
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
 
 class ZfsWorkspaceStore:

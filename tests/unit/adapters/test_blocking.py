@@ -64,8 +64,9 @@ async def test_stuck_calls_do_not_pile_up(gate: threading.Event) -> None:
 
 
 async def test_a_cancelled_caller_does_not_give_the_place_away(gate: threading.Event) -> None:
-    calls = BlockingCalls("test", limit=1, timeout_seconds=0.05)
-    started = threading.Event()
+    calls = BlockingCalls("cancelled", limit=1, timeout_seconds=0.05)
+    started, complaints = threading.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 
     def wait() -> None:
         started.set()
@@ -79,6 +80,9 @@ async def test_a_cancelled_caller_does_not_give_the_place_away(gate: threading.E
     with pytest.raises(CallTimedOut):
         await calls.run(lambda: 7)
     gate.set()
+    await until(lambda: not any(thread.name == "cancelled" for thread in threading.enumerate()))
+    assert await calls.run(lambda: 7) == 7
+    assert complaints == []
 
 
 async def test_an_error_that_comes_after_the_timeout_is_nobodys(gate: threading.Event) -> None:

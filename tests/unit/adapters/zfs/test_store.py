@@ -240,7 +240,7 @@ async def test_retries_while_busy_and_no_longer_than_allowed(ready: Bench) -> No
     await ready.store.create(KEY, None)
     ready.datasets.fail("destroy", *[ZfsProblem.BUSY] * 3)
     await ready.store.discard(KEY)
-    assert ready.clock.pauses == [0.05, 0.1, 0.2]
+    assert ready.clock.pauses == [0.02, 0.04, 0.08]
     assert not await ready.store.exists(KEY)
 
 
@@ -293,6 +293,12 @@ async def test_never_removes_what_is_in_a_mount_point(ready: Bench) -> None:
     (ready.path() / "kept").touch()
     await ready.store.discard(KEY)
     assert (ready.path() / "kept").exists()
+
+
+async def test_what_is_absent_is_no_error(ready: Bench) -> None:
+    assert await ready.store.snapshots(KEY) == ()
+    assert not await ready.store.exists(KEY)
+    await ready.store.discard(KEY)
 
 
 async def test_strangers_are_no_workspaces(ready: Bench) -> None:
