@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -22,6 +23,7 @@ from medforged.domain.errors import (
     StoppedWhileStarting,
     TierUnavailable,
 )
+from medforged.domain.isolation import IsolationReport
 from medforged.domain.sessions import SessionStatus, Tier
 from medforged.ports.state import SessionQuery
 from tests.integration.services.rig import Rig, open_rig
@@ -115,6 +117,23 @@ async def test_a_leak_that_only_traffic_shows_is_found_by_the_probe(rig: Rig) ->
         await rig.create()
     rig.isolation.restore()
     await rig.guard.assert_again()
+    assert rig.guard.problem is None
+
+
+async def test_a_container_that_starts_while_isolation_is_proven_is_no_leak(rig: Rig) -> None:
+    verify = rig.isolation.verify
+    found = []
+
+    async def once_too_early(*arguments: object) -> IsolationReport:
+        report = await verify(*arguments)  # type: ignore[arg-type]  # passed through
+        if not found:
+            report = replace(report, holds=False, problems=("port veth1 is not isolated",))
+        found.append(report)
+        return report
+
+    rig.isolation.verify = once_too_early  # type: ignore[method-assign,assignment]  # a moment that cannot be aimed at
+    await rig.guard.prove()
+    assert [report.holds for report in found] == [False, True]
     assert rig.guard.problem is None
 
 
