@@ -94,7 +94,7 @@ async def _wire(settings: Settings, state: SqliteState, adapters: Adapters, stac
             "adapter.chosen", port=adapter.port, adapter=adapter.adapter, real=adapter.real, reason=adapter.reason
         )
     proxy = network_of(settings.network)[1]
-    guard = IsolationGuard(adapters.isolation, adapters.containers, _network(settings), proxy, journal)
+    guard = IsolationGuard(adapters.isolation, adapters.containers, _network(settings), proxy, clock, journal)
     watch = GpuWatch(adapters.gpus, state, journal)
     await asyncio.gather(watch.refresh(), guard.establish())
     plan = _plan(settings, gpus_simulated=not adapters.gpus.describe().real)

@@ -100,10 +100,13 @@ async def _kill(process: subprocess.Process) -> None:
     """Kill the program's whole group: it may have ended itself, and a child of its own hold our pipes open."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # One that sits in the kernel (a suspended pool) dies only when that lets it go. Nobody waits for that.
-    with contextlib.suppress(TimeoutError):
+    if process.stdin is not None:
+        process.stdin.close()
+    # Read to the pipes' end, so that they are closed. One that sits in the kernel (a suspended pool) dies only when
+    # that lets it go; nobody waits for that.
+    with contextlib.suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
         async with asyncio.timeout(_KILL_SECONDS):
-            await process.wait()
+            await process.communicate()
 
 
 def _reason(status: int | None, said: str) -> str:

@@ -120,9 +120,10 @@ class SessionCreation:
         workspace = await self._workspaces.create(session.workspace_key, self._plan.quota_bytes)
         undo.push("remove the container", lambda: self._containers.remove(session.container_name))
         await self._containers.create(self._plan.container(session, image, workspace))
-        info = await self._containers.start(session.container_name)
-        # The packet filter covers the whole bridge already; the port's own flag is set while the IDE boots.
-        await self._isolation.cover()
+        with self._isolation.admitting():
+            info = await self._containers.start(session.container_name)
+            # The packet filter covers the whole bridge already; the port's own flag is set while the IDE boots.
+            await self._isolation.cover()
         await self._wait_ready(session, info)
         return info
 

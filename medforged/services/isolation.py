@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 
 from medforged.domain.containers import NetworkSpec, SessionNetwork
 from medforged.domain.errors import ContainerError, ContainerMissing, IsolationError
 from medforged.domain.isolation import IsolationReport
+from medforged.ports.clock import Clock
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.isolation import Isolation
 from medforged.services.journal import Journal
 
 __all__ = ["IsolationGuard"]
 
-# How often a probe is repeated before what it found is believed.
+# How often a probe that starting containers have disturbed is repeated before the next interval.
 _PROBES = 3
+_PROBE_AGAIN_SECONDS = 0.5
 
 
 class IsolationGuard:
@@ -27,14 +31,19 @@ class IsolationGuard:
         containers: ContainerRuntime,
         spec: NetworkSpec,
         proxy: IPv4Address,
+        clock: Clock,
         journal: Journal,
     ) -> None:
         self._isolation = isolation
         self._containers = containers
         self._spec = spec
         self._proxy = proxy
+        self._clock = clock
         self._journal = journal
         self._serial = asyncio.Lock()
+        # Containers that are starting now, and how many ever were.
+        self._admitting = 0
+        self._admitted = 0
         # What an adapter remarks about isolation that holds, such as a proxy that has no port (yet).
         self._remarks: tuple[str, ...] = ()
         self.problem: str | None = "isolation has not been established yet"
@@ -67,28 +76,38 @@ class IsolationGuard:
             await self.establish()
 
     async def prove(self) -> None:
-        """Probe with traffic, although nothing seems wrong: what was read back is not what packets meet."""
+        """Probe with traffic, although nothing seems wrong: what was read back is not what packets meet.
+
+        Creates need not wait for it: a container that starts meanwhile is open until it is covered, so what a probe
+        finds then says nothing, and the next one is asked.
+        """
         if self._broken_now():
             return
-        async with self._serial:
-            try:
-                self._note(await self._probe())
-            except (IsolationError, ContainerError) as error:
-                self._broken(str(error))
+        try:
+            for _ in range(_PROBES):
+                admitted = self._admitted
+                report = await self._probe()
+                if report.holds or (self._admitting == 0 and self._admitted == admitted):
+                    self._note(report)
+                    return
+                await self._clock.sleep(_PROBE_AGAIN_SECONDS)
+        except (IsolationError, ContainerError) as error:
+            self._broken(str(error))
 
     async def _probe(self) -> IsolationReport:
-        # A container may start in the middle: until it is covered, its port is rightly found open. A real leak stays.
-        report = await self._probe_once()
-        for _ in range(_PROBES - 1):
-            if report.holds:
-                break
-            report = await self._probe_once()
-        return report
-
-    async def _probe_once(self) -> IsolationReport:
         network = await self._containers.network(self._spec.name)
         report = await self._isolation.ensure(network, self._proxy)
         return await self._isolation.verify(network, self._proxy) if report.holds else report
+
+    @contextmanager
+    def admitting(self) -> Iterator[None]:
+        """Around the start of a container up to and with its `cover`."""
+        self._admitted += 1
+        self._admitting += 1
+        try:
+            yield
+        finally:
+            self._admitting -= 1
 
     async def cover(self) -> None:
         """Bring a container that has just started under isolation. Raises IsolationError when that fails."""

@@ -117,7 +117,7 @@ async def open_rig(
     workspaces = workspaces or SimulatedWorkspaceStore(clock, faults=faults)
     readiness, isolation = SimulatedReadiness(), SimulatedIsolation()
     records, tasks = Records(state, feed), BackgroundTasks(journal)
-    guard = IsolationGuard(isolation, containers, NETWORK, PROXY, journal)
+    guard = IsolationGuard(isolation, containers, NETWORK, PROXY, clock, journal)
     watch = GpuWatch(driver, state, journal)
     plan = SessionPlan(
         packs=(Pack(DEFAULT_PACK_ID, "default", IMAGE),),
