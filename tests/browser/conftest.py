@@ -5,8 +5,11 @@ Test modules name `tests.host.caddy_fixtures` as plugin. The scripted facade of 
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -69,7 +72,7 @@ def chromium(running_site: CaddySite) -> Iterator[Path]:
     network, address = running_site.environment["MEDFORGE_NETWORK"], running_site.environment["MEDFORGE_CADDY_ADDRESS"]
     own = str(ip_address(address) + 1)
     bridge = "br-" + docker("network", "inspect", "--format", "{{.Id}}", network)[:12]
-    namespace, outside = network, "mfcd-browser"
+    namespace, outside = network, network.replace("mfcd", "mfcb")
     with contextlib.ExitStack() as stack:
         command("ip", "netns", "add", namespace)
         stack.callback(command, "ip", "netns", "delete", namespace)
@@ -81,15 +84,23 @@ def chromium(running_site: CaddySite) -> Iterator[Path]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mfcd-")))
         wrapper = directory / "chromium"
         rule = f"MAP *.localhost:{running_site.port} {address}:8443"
-        wrapper.write_text(
-            f'#!/bin/sh\nexec ip netns exec {namespace} {executable} "--host-resolver-rules={rule}" "$@"\n'
-        )
+        flags = (f"--host-resolver-rules={rule}", f"--ignore-certificate-errors-spki-list={signer(running_site)}")
+        quoted = " ".join(shlex.quote(flag) for flag in flags)
+        wrapper.write_text(f'#!/bin/sh\nexec ip netns exec {namespace} {executable} {quoted} "$@"\n')
         wrapper.chmod(0o755)
         yield wrapper
 
 
-def command(*argv: str) -> None:
-    subprocess.run(argv, check=True, timeout=30)
+def signer(site: CaddySite) -> str:
+    """What Chromium knows a certificate's issuer by. It trusts what that one signed, as if it were installed."""
+    issuer = site.authority.with_name("intermediate.crt")
+    key = command("openssl", "x509", "-in", str(issuer), "-noout", "-pubkey")
+    der = base64.b64decode("".join(line for line in key.splitlines() if not line.startswith("-----")))
+    return base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+
+def command(*argv: str) -> str:
+    return subprocess.run(argv, check=True, timeout=30, stdout=subprocess.PIPE, text=True).stdout
 
 
 @pytest.fixture
@@ -102,8 +113,8 @@ async def browser(chromium: Path) -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """A visitor with a fresh browser. The site's authority is not the browser's, so its certificates are not checked."""
-    made = await browser.new_context(ignore_https_errors=True, locale="en-GB", timezone_id="Europe/Berlin")
+    """A visitor with a fresh browser."""
+    made = await browser.new_context(locale="en-GB", timezone_id="Europe/Berlin")
     made.set_default_timeout(15_000)
     yield made
     await made.close()

@@ -30,7 +30,7 @@ def running_site() -> Iterator[CaddySite]:
     slugs = (random_slug(), random_slug())
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        network, address = stack.enter_context(caddy_network(48))
+        network, address = stack.enter_context(caddy_network())
         environment = caddy_environment(network, address, directory)
         facade = ScriptedServer(directory / "facade" / "facade.sock")
         session = ScriptedServer(directory / "session.sock")

@@ -272,8 +272,12 @@ class CaddySite:
         return [seen for seen in self.facade.seen if seen.target == "/api/v1/auth/session-proxy"]
 
 
+def run_docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
 def docker(*arguments: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = run_docker(*arguments)
     assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr}"
     return done.stdout.strip()
 
@@ -300,11 +304,15 @@ def container(verb: str, environment: dict[str, str]) -> subprocess.CompletedPro
 
 
 @contextlib.contextmanager
-def caddy_network(third_octet: int) -> Iterator[tuple[str, str]]:
-    """A Docker network 172.28.<n>.0/24; yields its name and an address on it that Docker gives to nobody else."""
+def caddy_network() -> Iterator[tuple[str, str]]:
+    """A Docker network in 172.28.48.0/20; yields its name and an address on it that Docker gives to nobody else."""
     name = f"mfcd-{secrets.token_hex(4)}"
-    subnet = f"172.28.{third_octet}"
-    docker("network", "create", "--subnet", f"{subnet}.0/24", "--ip-range", f"{subnet}.128/25", name)
+    for third in range(48, 64):
+        subnet = f"172.28.{third}"
+        made = run_docker("network", "create", "--subnet", f"{subnet}.0/24", "--ip-range", f"{subnet}.128/25", name)
+        if "overlaps" not in made.stderr:
+            break
+    assert made.returncode == 0, made.stderr
     try:
         yield name, f"{subnet}.2"
     finally:

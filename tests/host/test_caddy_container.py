@@ -33,7 +33,7 @@ def environment() -> Iterator[dict[str, str]]:
     directory.chmod(0o755)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        network, address = stack.enter_context(caddy_network(49))
+        network, address = stack.enter_context(caddy_network())
         made = caddy_environment(network, address, directory)
         stack.callback(container, "down", made)
         yield made
