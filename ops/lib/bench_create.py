@@ -113,7 +113,8 @@ class Bench:
     async def prepare(self) -> None:
         """A parent for the bare datasets, and a session whose container's configuration is copied."""
         if self._zfs:
-            _command("zfs", "create", "-o", f"mountpoint={self._root}", f"{self._layout.pool}/{self._tag}")
+            if not _command("zfs", "create", "-o", f"mountpoint={self._root}", f"{self._layout.pool}/{self._tag}"):
+                raise Failure(f"`zfs create {self._layout.pool}/{self._tag}` failed; see `zpool status -x`")
         else:
             self._root.mkdir()
         session = await self._create()
@@ -139,14 +140,7 @@ class Bench:
         if self._zfs:
             # A dataset stays busy for a moment after its container has gone.
             for _ in range(50):
-                if (
-                    subprocess.run(
-                        ["zfs", "destroy", "-r", f"{self._layout.pool}/{self._tag}"],
-                        check=False,
-                        stderr=subprocess.DEVNULL,
-                    ).returncode
-                    == 0
-                ):
+                if _command("zfs", "destroy", "-r", f"{self._layout.pool}/{self._tag}"):
                     break
                 await asyncio.sleep(0.1)
         elif self._root.exists():
@@ -154,7 +148,8 @@ class Bench:
 
     def _dataset(self, number: int) -> Path:
         if self._zfs:
-            _command("zfs", "create", f"{self._layout.pool}/{self._tag}/{number}")
+            if not _command("zfs", "create", f"{self._layout.pool}/{self._tag}/{number}"):
+                raise Failure(f"`zfs create {self._layout.pool}/{self._tag}/{number}` failed; see `zpool status -x`")
         else:
             (self._root / str(number)).mkdir()
         return self._root / str(number)
@@ -234,8 +229,16 @@ async def _answers(address: str) -> None:
     raise Failure("the bare container's IDE did not answer; see docker logs")
 
 
-def _command(*argv: str) -> None:
-    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+# As the daemon does it: zfs-fuse loses itself when two commands mount at once, whoever starts them.
+_TURNS = () if Path("/dev/zfs").exists() else ("flock", "-F", "/run/medforge-zfs-fuse.lock")
+
+
+def _command(*argv: str) -> bool:
+    """Run a zfs command in its turn; whether it succeeded."""
+    return (
+        subprocess.run([*_TURNS, *argv], check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        == 0
+    )
 
 
 if __name__ == "__main__":

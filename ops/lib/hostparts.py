@@ -63,6 +63,11 @@ def ensure_docker(ledger: Ledger, logs: Path) -> None:
     wait_for("Docker's answer", lambda: succeeds(["docker", "info"]), 60, f"see {logs / 'dockerd.log'}")
 
 
+def _turns() -> list[str]:
+    """What makes a command that mounts wait for others: zfs-fuse loses itself when two mount at once."""
+    return [] if Path("/dev/zfs").exists() else ["flock", "-F", "/run/medforge-zfs-fuse.lock"]
+
+
 def _zfs_works() -> bool:
     return shutil.which("zpool") is not None and succeeds(["zpool", "list"])
 
@@ -77,12 +82,12 @@ def ensure_zfs(ledger: Ledger, layout: Layout) -> bool:
     file = layout.state / "pool.img"
     if file.exists():
         say(f"importing pool {layout.pool} from {file}")
-        run(["zpool", "import", "-d", file.parent, layout.pool])
+        run([*_turns(), "zpool", "import", "-d", file.parent, layout.pool])
     else:
         say(f"creating pool {layout.pool} in {file}; give the name of a pool of your own with MEDFORGE_POOL")
         with file.open("wb") as out:
             out.truncate(POOL_FILE_BYTES)
-        run(["zpool", "create", "-m", f"/{layout.pool}", layout.pool, file])
+        run([*_turns(), "zpool", "create", "-m", f"/{layout.pool}", layout.pool, file])
     ledger.note("pool", pool=layout.pool)
     return True
 
@@ -107,7 +112,13 @@ def release_host(ledger: Ledger, *, quiet: bool = False) -> None:
         if name == "pool":
             if not quiet:
                 say(f"exporting pool {facts['pool']}")
-            run(["zpool", "export", str(facts["pool"])])
+            wait_for(
+                f"the export of pool {facts['pool']}",
+                # Busy for a moment after the last container has gone.
+                lambda pool=str(facts["pool"]): succeeds([*_turns(), "zpool", "export", pool]),
+                20,
+                f"see `fuser -vm /{facts['pool']}`, end what uses it, and run ops/down again",
+            )
             ledger.forget(name)
         elif name == "docker.service":
             run(["systemctl", "stop", "docker.service", "docker.socket"])
