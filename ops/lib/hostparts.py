@@ -107,24 +107,30 @@ def ensure_zfs_daemon(ledger: Ledger, logs: Path) -> bool:
 
 
 def release_host(ledger: Ledger, *, quiet: bool = False) -> None:
-    """Undo, newest first, what this module brought up."""
-    for name, facts in list(reversed(ledger.entries.items())):
-        if name == "pool":
-            if not quiet:
-                say(f"exporting pool {facts['pool']}")
-            wait_for(
-                f"the export of pool {facts['pool']}",
-                # Busy for a moment after the last container has gone.
-                lambda pool=str(facts["pool"]): succeeds([*_turns(), "zpool", "export", pool]),
-                20,
-                f"see `fuser -vm /{facts['pool']}`, end what uses it, and run ops/down again",
-            )
-            ledger.forget(name)
-        elif name == "docker.service":
-            run(["systemctl", "stop", "docker.service", "docker.socket"])
-            ledger.forget(name)
-        elif name in ("dockerd", "zfs-fuse"):
+    """Undo what this module brought up. The pool comes before what it needs, whichever was started anew last."""
+    if (pool := ledger.entries.get("pool")) is not None:
+        # Without ZFS there is nothing imported any more.
+        if _zfs_works() and succeeds(["zpool", "list", str(pool["pool"])]):
+            _export(str(pool["pool"]), quiet=quiet)
+        ledger.forget("pool")
+    if "docker.service" in ledger.entries:
+        run(["systemctl", "stop", "docker.service", "docker.socket"])
+        ledger.forget("docker.service")
+    for name in ("dockerd", "zfs-fuse"):
+        if name in ledger.entries:
             ledger.stop(name, quiet=quiet)
+
+
+def _export(pool: str, *, quiet: bool) -> None:
+    if not quiet:
+        say(f"exporting pool {pool}")
+    wait_for(
+        f"the export of pool {pool}",
+        # Busy for a moment after the last container has gone.
+        lambda: succeeds([*_turns(), "zpool", "export", pool]),
+        20,
+        f"see `fuser -vm /{pool}`, end what uses it, and run ops/down again",
+    )
 
 
 def ensure_users() -> None:
