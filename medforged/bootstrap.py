@@ -13,12 +13,12 @@ from pathlib import Path
 import structlog
 
 from medforged.adapters.clock import SystemClock
-from medforged.adapters.selection import Adapters, select_adapters
+from medforged.adapters.selection import Adapters, containers_of, isolation_of, select_adapters
 from medforged.adapters.sqlite import SqliteState, open_database
 from medforged.config import Settings, network_of, packs_of
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.containers import ContainerLimits, NetworkSpec
-from medforged.domain.errors import ContainerError, ContainerUnavailable, IsolationError, StartupFailed, WorkspaceError
+from medforged.domain.errors import ContainerError, IsolationError, StartupFailed, WorkspaceError
 from medforged.rpc.access import policy_for
 from medforged.rpc.handlers.daemon import DaemonHandlers
 from medforged.rpc.handlers.gpus import GpuHandlers
@@ -186,19 +186,21 @@ async def release(settings: Settings) -> None:
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
-            adapters = await select_adapters(settings)
-            stack.push_async_callback(adapters.close)
-            await adapters.containers.ping()
-            left = [info.name for info in await adapters.containers.containers()]
+            # Not the workspaces' storage: rules and network can go without it.
+            containers, isolation = containers_of(settings), isolation_of(settings)
+            stack.push_async_callback(containers.close)
+            stack.push_async_callback(isolation.close)
+            await containers.ping()
+            left = [info.name for info in await containers.containers()]
             if left:
                 raise StartupFailed(
                     f"cannot release the host: {', '.join(sorted(left))} still exist; stop their sessions first",
                     ExitCode.TEMPORARY,
                 )
-            network = await adapters.containers.ensure_network(_network(settings))
-            await adapters.isolation.remove(network)
-            await adapters.containers.remove_network(network.name)
-        except (ContainerUnavailable, ContainerError, IsolationError, WorkspaceError) as error:
+            network = await containers.ensure_network(_network(settings))
+            await isolation.remove(network)
+            await containers.remove_network(network.name)
+        except (ContainerError, IsolationError) as error:
             raise StartupFailed(str(error), ExitCode.UNAVAILABLE) from error
     structlog.get_logger("medforged").info("host.released", instance=settings.daemon.instance)
 

@@ -28,7 +28,7 @@ from medforged.ports.isolation import Isolation
 from medforged.ports.readiness import ReadinessProbe
 from medforged.ports.workspaces import WorkspaceStore
 
-__all__ = ["Adapters", "select_adapters"]
+__all__ = ["Adapters", "containers_of", "isolation_of", "select_adapters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,9 @@ async def select_adapters(settings: Settings) -> Adapters:
     return Adapters(
         gpus=gpus,
         workspaces=workspaces,
-        containers=SimulatedRuntime() if simulated else _docker(settings),
+        containers=containers_of(settings),
         readiness=SimulatedReadiness() if simulated else TcpReadiness(),
-        isolation=SimulatedIsolation()
-        if settings.adapters.isolation == "simulated"
-        else EastWestIsolation(settings.daemon.instance),
+        isolation=isolation_of(settings),
     )
 
 
@@ -108,5 +106,15 @@ async def _detected(places: WorkspaceSettings, mount_root: Path | None, clock: C
             return DirectoryWorkspaceStore(Path(places.directory), reason=found.reason)
 
 
-def _docker(settings: Settings) -> DockerRuntime:
+def containers_of(settings: Settings) -> ContainerRuntime:
+    """The container adapter alone."""
+    if settings.adapters.containers == "simulated":
+        return SimulatedRuntime()
     return DockerRuntime(instance=settings.daemon.instance, socket=Path(settings.containers.docker_socket))
+
+
+def isolation_of(settings: Settings) -> Isolation:
+    """The isolation adapter alone."""
+    if settings.adapters.isolation == "simulated":
+        return SimulatedIsolation()
+    return EastWestIsolation(settings.daemon.instance)
