@@ -1,7 +1,8 @@
 """Owns the answer to Caddy's question whether a request may enter a session's host, and where it leads.
 
 The hot path: it runs for every request of every open IDE, and asks neither the daemon nor the database for a login
-and a session that are known. A good answer has headers only, because a body costs Caddy the connection.
+and a session that are known. A good answer has headers only: Caddy reads the upstream from them and
+nobody reads a body.
 """
 
 from __future__ import annotations

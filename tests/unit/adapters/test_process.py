@@ -124,3 +124,8 @@ async def test_a_cancelled_caller_leaves_no_process(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert processes_of_group(group) == []
+
+
+async def test_a_program_that_does_not_read_its_input_is_killed_too() -> None:
+    with pytest.raises(CommandTimedOut):
+        await run(["sleep", "600"], timeout_seconds=0.5, stdin=b"x" * 1_000_000)
