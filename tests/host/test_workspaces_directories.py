@@ -22,8 +22,9 @@ KEY = workspace_key(1)
 @pytest.fixture
 async def store(tmp_path: Path) -> DirectoryWorkspaceStore:
     """In a directory that the owner of sessions cannot even pass through, as /var/lib/… may be."""
-    assert stat.S_IMODE(tmp_path.parent.stat().st_mode) & 0o077 == 0
-    made = DirectoryWorkspaceStore(tmp_path / "workspaces")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    made = DirectoryWorkspaceStore(closed / "workspaces")
     await made.prepare()
     return made
 
