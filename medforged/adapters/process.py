@@ -69,15 +69,7 @@ async def run(
     together with every program that it has started itself.
     """
     try:
-        process = await subprocess.create_subprocess_exec(
-            *argv,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_ENVIRONMENT,
-            cwd=cwd or "/",
-            start_new_session=True,  # a process group of its own, to be killed as one; no signals from our terminal
-        )
+        process = await _start(argv, stdin=stdin is not None, cwd=cwd)
     except OSError as error:
         raise CommandMissing(argv, None, "", "", f"cannot be started: {error.strerror}") from error
     ended = False
@@ -96,10 +88,40 @@ async def run(
     return CommandResult(stdout, stderr)
 
 
+async def _start(argv: Sequence[str], *, stdin: bool, cwd: Path | None) -> subprocess.Process:
+    """Start a program. A caller that is cancelled meanwhile leaves none behind. Raises OSError."""
+    starting = asyncio.create_task(
+        subprocess.create_subprocess_exec(
+            *argv,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_ENVIRONMENT,
+            cwd=cwd or "/",
+            start_new_session=True,  # a process group of its own, to be killed as one; no signals from our terminal
+        )
+    )
+    try:
+        # Shielded: asyncio itself, cancelled here, would kill the program without its children and then wait, for
+        # ever, until they let go of the pipes.
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_kill_started)
+        await asyncio.wait({starting})
+        if starting.exception() is None:
+            await _kill(starting.result())
+        raise
+
+
+def _kill_started(starting: asyncio.Task[subprocess.Process]) -> None:
+    """At once, whatever becomes of the one who was to wait for it."""
+    if not starting.cancelled() and starting.exception() is None:
+        _kill_group(starting.result())
+
+
 async def _kill(process: subprocess.Process) -> None:
     """Kill the program's whole group: it may have ended itself, and a child of its own hold our pipes open."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _kill_group(process)
     if process.stdin is not None:
         process.stdin.close()
     # Read to the pipes' end, so that they are closed. One that sits in the kernel (a suspended pool) dies only when
@@ -107,6 +129,11 @@ async def _kill(process: subprocess.Process) -> None:
     with contextlib.suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
         async with asyncio.timeout(_KILL_SECONDS):
             await process.communicate()
+
+
+def _kill_group(process: subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _reason(status: int | None, said: str) -> str:

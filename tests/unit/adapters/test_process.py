@@ -145,3 +145,8 @@ async def test_a_caller_that_is_cancelled_while_a_program_starts_leaves_none(tmp
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(lambda: children() == before)
+
+
+async def test_a_program_that_does_not_read_its_input_is_killed_too() -> None:
+    with pytest.raises(CommandTimedOut):
+        await run(["sleep", "600"], timeout_seconds=0.5, stdin=b"x" * 1_000_000)
