@@ -23,6 +23,7 @@ EXIT_CODES: Final[dict[ErrorCode, ExitCode]] = {
     ErrorCode.BAD_REQUEST: ExitCode.USAGE,
     ErrorCode.TOO_LARGE: ExitCode.USAGE,
     ErrorCode.SESSION_NOT_FOUND: ExitCode.NOT_FOUND,
+    ErrorCode.GPU_NOT_FOUND: ExitCode.NOT_FOUND,
     ErrorCode.PACK_NOT_FOUND: ExitCode.NOT_FOUND,
     ErrorCode.TIER_UNAVAILABLE: ExitCode.UNAVAILABLE,
     ErrorCode.SESSION_LIMIT_REACHED: ExitCode.TEMPORARY,

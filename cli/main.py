@@ -13,6 +13,8 @@ import click
 
 from cli.commands.completion import completion
 from cli.commands.gpus import gpus
+from cli.commands.orphans import cleanup
+from cli.commands.reconcile import reconcile
 from cli.commands.sessions import sessions
 from cli.commands.status import status
 from cli.connection import Daemon
@@ -60,11 +62,12 @@ def medforgectl(context: click.Context, socket: Path | None) -> None:
       medforgectl gpus
       medforgectl sessions ls --all -o json
       medforgectl sessions stop abcd2345
+      medforgectl reconcile
     """
     context.obj = Daemon(socket)
 
 
-for command in (status, gpus, sessions, completion):
+for command in (status, gpus, sessions, reconcile, cleanup, completion):
     medforgectl.add_command(command)
 
 

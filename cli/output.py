@@ -13,7 +13,17 @@ import msgspec
 
 from cli.text import json_safe, readable
 
-__all__ = ["NONE", "gibibytes", "moment", "output_option", "print_json", "print_table", "print_text", "reading"]
+__all__ = [
+    "NONE",
+    "count",
+    "gibibytes",
+    "moment",
+    "output_option",
+    "print_json",
+    "print_table",
+    "print_text",
+    "reading",
+]
 
 NONE = "-"
 
@@ -27,6 +37,12 @@ _STYLES = {
     "stopping": "yellow",
     "simulated": "yellow",
     "disabled": "yellow",
+    "quarantined": "yellow",
+    "removed": "green",
+    "released": "green",
+    "kept": "yellow",
+    "pending": "yellow",
+    "failed": "red",
     "degraded": "red",
     "unhealthy": "red",
     "error": "red",
@@ -45,7 +61,7 @@ def output_option(command: Decorated) -> Decorated:
         type=click.Choice(["table", "json"]),
         default="table",
         show_default=True,
-        help="A table for people, or JSON for programs.",
+        help="For people (table), or for programs (json).",
     )(command)
 
 
@@ -70,9 +86,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         width=None if terminal else _UNLIMITED_WIDTH,
     )
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column.upper(), overflow="fold")
-    for row in rows:
+    shown = list(rows)
+    for place, column in enumerate(columns):
+        # On a narrow terminal everything else folds first: a state in two pieces is no word any more.
+        states = [len(row[place]) for row in shown if row[place] in _STYLES]
+        table.add_column(column.upper(), overflow="fold", min_width=max(states, default=None))
+    for row in shown:
         table.add_row(*(Text(readable(cell), style=_STYLES.get(cell, "")) for cell in row))
     # Captured, so that a reader who has gone away is met by click and not by the table's printer.
     with console.capture() as captured:
@@ -94,6 +113,11 @@ def moment(time: datetime | None) -> str:
 def gibibytes(number: int | None) -> str:
     """Bytes as GiB with one decimal."""
     return NONE if number is None else f"{number / 2**30:.1f}"
+
+
+def count(number: int, noun: str) -> str:
+    """So many of something, as `1 session` and `2 sessions`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def reading(value: int | None, unit: str, divisor: int = 1) -> str:

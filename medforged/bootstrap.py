@@ -13,15 +13,20 @@ from pathlib import Path
 import structlog
 
 from medforged.adapters.clock import SystemClock
+from medforged.adapters.procfs import ProcfsProcessTable
 from medforged.adapters.selection import Adapters, containers_of, isolation_of, select_adapters
 from medforged.adapters.sqlite import SqliteState, open_database
 from medforged.config import Settings, network_of, packs_of
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.containers import ContainerLimits, NetworkSpec
 from medforged.domain.errors import ContainerError, IsolationError, StartupFailed, WorkspaceError
+from medforged.ports.clock import Clock
+from medforged.ports.processes import ProcessTable
+from medforged.ports.state import StateStore
 from medforged.rpc.access import policy_for
 from medforged.rpc.handlers.daemon import DaemonHandlers
 from medforged.rpc.handlers.gpus import GpuHandlers
+from medforged.rpc.handlers.orphans import OrphanHandlers
 from medforged.rpc.handlers.packs import PackHandlers
 from medforged.rpc.handlers.sessions import SessionHandlers
 from medforged.rpc.server import Handler, RpcServer
@@ -29,18 +34,38 @@ from medforged.rpc.watch import WatchStream
 from medforged.services.changes import ChangeFeed
 from medforged.services.creation import SessionCreation
 from medforged.services.ending import SessionEnding
+from medforged.services.events import EventLoop
 from medforged.services.gpus import GpuWatch
 from medforged.services.health import HealthCheck
 from medforged.services.isolation import IsolationGuard
 from medforged.services.journal import Journal
 from medforged.services.locks import SessionLocks
+from medforged.services.loops import GpuLoop, IsolationLoop
+from medforged.services.orphans import OrphanSearch
 from medforged.services.plan import SessionPlan
 from medforged.services.reconcile import Reconciliation
 from medforged.services.records import Records
-from medforged.services.recovery import GpuLoop, IsolationLoop, RecoveryLoop
+from medforged.services.recovery import RecoveryLoop
+from medforged.services.release import GpuRelease
+from medforged.services.settling import SessionSettling
 from medforged.services.tasks import BackgroundTasks
 
-__all__ = ["Host", "build", "release"]
+__all__ = ["Host", "Parts", "as_they_are", "build", "release"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything through which the services touch the world."""
+
+    state: StateStore
+    adapters: Adapters
+    processes: ProcessTable
+    clock: Clock
+
+
+def as_they_are(parts: Parts) -> Parts:
+    """Nothing between the services and the parts."""
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +75,7 @@ class Host:
     server: RpcServer
     tasks: BackgroundTasks
     recovery: RecoveryLoop
+    events: EventLoop
     isolation: IsolationLoop
     gpus: GpuLoop
     close: Callable[[], Awaitable[None]]
@@ -59,6 +85,7 @@ class Host:
         loop = asyncio.get_running_loop()
         loops = [
             loop.create_task(self.recovery.run(), name="recovery"),
+            loop.create_task(self.events.run(), name="events"),
             loop.create_task(self.isolation.run(), name="isolation"),
             loop.create_task(self.gpus.run(), name="gpus"),
         ]
@@ -67,8 +94,10 @@ class Host:
         return loops
 
 
-async def build(settings: Settings) -> Host:
+async def build(settings: Settings, *, around: Callable[[Parts], Parts] = as_they_are) -> Host:
     """Put the daemon together and bring the host into the state that sessions need.
+
+    `around` may put something between the services and the parts: how tests watch and interrupt every single step.
 
     Raises StartupFailed. Isolation that cannot be established is no reason not to start: no session starts, status and
     health say why, and it is tried again all the time.
@@ -83,61 +112,115 @@ async def build(settings: Settings) -> Host:
             await adapters.workspaces.prepare()
         except (ContainerError, WorkspaceError) as error:
             raise StartupFailed(str(error), ExitCode.UNAVAILABLE) from error
-        return await _wire(settings, state, adapters, stack)
+        parts = around(Parts(state, adapters, ProcfsProcessTable(), SystemClock()))
+        return await _wire(settings, parts, stack)
 
 
-async def _wire(settings: Settings, state: SqliteState, adapters: Adapters, stack: contextlib.AsyncExitStack) -> Host:
-    journal, clock, feed, locks = Journal(), SystemClock(), ChangeFeed(), SessionLocks()
-    records, tasks = Records(state, feed), BackgroundTasks(journal)
+async def _wire(settings: Settings, parts: Parts, stack: contextlib.AsyncExitStack) -> Host:
+    state, adapters, clock = parts.state, parts.adapters, parts.clock
+    journal, feed, locks = Journal(), ChangeFeed(), SessionLocks()
+    records, tasks = Records(state, feed), BackgroundTasks(journal, clock)
     for adapter in adapters.descriptions():
         journal.note(
             "adapter.chosen", port=adapter.port, adapter=adapter.adapter, real=adapter.real, reason=adapter.reason
         )
     proxy = network_of(settings.network)[1]
     guard = IsolationGuard(adapters.isolation, adapters.containers, _network(settings), proxy, clock, journal)
-    watch = GpuWatch(adapters.gpus, state, journal)
+    proof = GpuRelease(adapters.gpus, parts.processes, clock, patience_seconds=settings.gpus.release_patience_seconds)
+    watch = GpuWatch(
+        driver=adapters.gpus,
+        state=state,
+        records=records,
+        containers=adapters.containers,
+        release=proof,
+        journal=journal,
+    )
     await asyncio.gather(watch.refresh(), guard.establish())
     plan = _plan(settings, gpus_simulated=not adapters.gpus.describe().real)
+    limits = settings.sessions
+    ending = SessionEnding(
+        records=records,
+        workspaces=adapters.workspaces,
+        containers=adapters.containers,
+        release=proof,
+        locks=locks,
+        clock=clock,
+        journal=journal,
+        tasks=tasks,
+        stop_grace_seconds=settings.containers.stop_grace_seconds,
+        step_seconds=limits.step_timeout_seconds,
+        deadline_seconds=limits.stopping_deadline_seconds,
+    )
     creation = SessionCreation(
         records=records,
         workspaces=adapters.workspaces,
         containers=adapters.containers,
         readiness=adapters.readiness,
         isolation=guard,
+        ending=ending,
         plan=plan,
         locks=locks,
         clock=clock,
         journal=journal,
+        deadline_seconds=limits.starting_deadline_seconds,
+        step_seconds=limits.step_timeout_seconds,
     )
-    ending = SessionEnding(
-        records=records,
-        workspaces=adapters.workspaces,
-        containers=adapters.containers,
-        locks=locks,
-        clock=clock,
-        journal=journal,
-        tasks=tasks,
-        stop_grace_seconds=settings.containers.stop_grace_seconds,
-    )
-    reconciliation = Reconciliation(
+    settling = SessionSettling(
         records=records,
         containers=adapters.containers,
         readiness=adapters.readiness,
+        isolation=guard,
         ending=ending,
         locks=locks,
         clock=clock,
         journal=journal,
+        tasks=tasks,
         start_timeout_seconds=settings.containers.start_timeout_seconds,
+        starting_deadline_seconds=limits.starting_deadline_seconds,
+        step_seconds=limits.step_timeout_seconds,
+    )
+    reconciliation = Reconciliation(
+        records=records,
+        containers=adapters.containers,
+        settling=settling,
+        gpus=watch,
+        locks=locks,
+        clock=clock,
+        journal=journal,
     )
     recovery = RecoveryLoop(
-        reconciliation,
+        reconciliation, clock, journal, limits.poll_interval_seconds, limits.poll_backoff_max_seconds
+    )
+    isolation = IsolationLoop(
+        guard,
+        adapters.isolation,
+        records,
         clock,
         journal,
-        settings.sessions.poll_interval_seconds,
-        settings.sessions.poll_backoff_max_seconds,
+        interval_seconds=limits.isolation_interval_seconds,
+        probe_interval_seconds=limits.isolation_probe_interval_seconds,
+    )
+    events = EventLoop(
+        containers=adapters.containers,
+        records=records,
+        settling=settling,
+        relist=recovery.wake,
+        network_changed=isolation.nudge,
+        clock=clock,
+        journal=journal,
+    )
+    orphans = OrphanSearch(
+        records=records,
+        containers=adapters.containers,
+        workspaces=adapters.workspaces,
+        isolation=adapters.isolation,
+        network=settings.network.name,
+        proxy=proxy,
+        journal=journal,
     )
     health = HealthCheck(
         recovery=recovery,
+        events=events,
         isolation=guard,
         containers=adapters.containers,
         gpus=watch,
@@ -151,30 +234,36 @@ async def _wire(settings: Settings, state: SqliteState, adapters: Adapters, stac
         instance=settings.daemon.instance,
         started_at=clock.now(),
     )
-    sessions = SessionHandlers(creation, ending, state, adapters.containers)
+    sessions = SessionHandlers(creation, ending, recovery, orphans, state, adapters.containers)
+    gpus = GpuHandlers(watch, state)
+    orphaned = OrphanHandlers(orphans)
     handlers: dict[str, Handler] = {
         "daemon.status": daemon.status,
         "daemon.health": daemon.health,
-        "gpus.list": GpuHandlers(watch, state).list,
+        "gpus.list": gpus.list,
+        "gpus.enable": gpus.enable,
+        "gpus.disable": gpus.disable,
+        "gpus.recheck": gpus.recheck,
+        "orphans.list": orphaned.list,
+        "orphans.remove": orphaned.remove,
         "packs.list": PackHandlers(plan.packs).list,
         "sessions.create": sessions.create,
         "sessions.get": sessions.get,
         "sessions.list": sessions.list,
         "sessions.stop": sessions.stop,
         "sessions.logs": sessions.logs,
+        "sessions.reconcile": sessions.reconcile,
     }
     policy = policy_for(settings.daemon.facade_user, settings.daemon.operator_group)
     return Host(
         server=RpcServer(handlers, WatchStream(state, feed, lambda: recovery.alive), policy),
         tasks=tasks,
         recovery=recovery,
-        isolation=IsolationLoop(
-            guard,
-            clock,
-            settings.sessions.isolation_interval_seconds,
-            settings.sessions.isolation_probe_interval_seconds,
+        events=events,
+        isolation=isolation,
+        gpus=GpuLoop(
+            watch, adapters.gpus, clock, journal, recovery.wake, interval_seconds=settings.gpus.poll_interval_seconds
         ),
-        gpus=GpuLoop(watch, clock, settings.gpus.poll_interval_seconds),
         close=stack.pop_all().aclose,
     )
 

@@ -89,7 +89,9 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True):
     simulated_count: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 7
     """How many GPUs the simulated driver has."""
     poll_interval_seconds: Positive = 5.0
-    """How often readings and health are refreshed."""
+    """How often readings and health are refreshed, where no event of the driver comes first."""
+    release_patience_seconds: Positive = 3.0
+    """How long processes of an ended session may take to leave their GPU before it goes into quarantine."""
 
 
 class Workspaces(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +152,12 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """How often isolation is re-asserted."""
     isolation_probe_interval_seconds: Positive = 60.0
     """How often isolation is proven with live traffic as well."""
+    starting_deadline_seconds: Positive = 180.0
+    """A session that is not ready so long after its allocation is undone."""
+    stopping_deadline_seconds: Positive = 300.0
+    """A session whose container cannot be ended is ended without it after this long, and its GPU quarantined."""
+    step_timeout_seconds: Positive = 90.0
+    """The last limit of a single call to the host; the parts have shorter ones of their own."""
 
 
 class NamedPack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

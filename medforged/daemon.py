@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from aiohttp import web
 
 from medforged import __version__, logs
 from medforged.adapters.systemd import Notifier, inherited_socket
-from medforged.bootstrap import build, release
+from medforged.bootstrap import Parts, as_they_are, build, release
 from medforged.config import DEFAULT_PATH, Settings, load_settings, simulated
 from medforged.configuration import ConfigurationError
 from medforged.contract.exitcodes import ExitCode
@@ -73,8 +74,10 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-async def serve(settings: Settings, *, is_simulated: bool = False) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Raises StartupFailed when it cannot start here."""
+async def serve(
+    settings: Settings, *, is_simulated: bool = False, around: Callable[[Parts], Parts] = as_they_are
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT; `around` as in `build`. Raises StartupFailed."""
     log = structlog.get_logger("medforged")
     if os.geteuid() != 0 and not is_simulated:
         raise StartupFailed("medforged must run as root; use --simulate to try it without", ExitCode.NO_PERMISSION)
@@ -89,7 +92,7 @@ async def serve(settings: Settings, *, is_simulated: bool = False) -> None:
         if inherited is None:
             stack.callback(Path(settings.daemon.socket).unlink, missing_ok=True)
         stack.callback(listener.close)
-        host = await build(settings)
+        host = await build(settings, around=around)
         stack.push_async_callback(host.close)
         runner = web.AppRunner(host.server.application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 _ORDER = ("unit", "integration", "host", "browser", "gpu")
@@ -13,6 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="unit,integration",
         help=f"comma-separated lanes to run, of {', '.join(_ORDER)} (default: %(default)s); ops/test runs all of them",
     )
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs with SIGINT ignored, and every program that a test starts would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,7 +14,8 @@ __all__ = ["completion"]
 def completion(context: click.Context, shell: str) -> None:
     """Print the completion script for a shell.
 
-    Commands, options and their values are completed, and the slugs of active sessions where a session is asked for.
+    Commands, options and their values are completed, the slugs of active sessions where a session is asked for, and
+    the ids and UUIDs of GPUs where a GPU is.
 
     \b
     Examples:

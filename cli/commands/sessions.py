@@ -119,6 +119,8 @@ def show(daemon: Daemon, session: UUID | str, output: str) -> None:
             ("id", str(found.id)),
             ("slug", found.slug),
             ("status", found.status),
+            # Of a session that has ended it says no more than the status does.
+            *([("step", found.step)] if found.status in ACTIVE else []),
             ("message", found.error_message or NONE),
             ("user", str(found.user_id)),
             ("tier", found.tier),

@@ -22,6 +22,7 @@ _TOLD: dict[ErrorCode, tuple[int, str, int]] = {
     ErrorCode.BAD_REQUEST: (500, _DEFECT, 0),
     ErrorCode.TOO_LARGE: (500, _DEFECT, 0),
     ErrorCode.SESSION_NOT_FOUND: (404, "Session not found.", 0),
+    ErrorCode.GPU_NOT_FOUND: (500, _DEFECT, 0),
     ErrorCode.PACK_NOT_FOUND: (404, "Pack not found.", 0),
     ErrorCode.TIER_UNAVAILABLE: (501, "The private tier is not available.", 0),
     ErrorCode.SESSION_LIMIT_REACHED: (409, "Concurrent session limit reached", 0),

@@ -13,6 +13,7 @@ from medforged.adapters.docker import DockerRuntime
 from medforged.adapters.isolation import EastWestIsolation
 from medforged.adapters.simulated.containers import SimulatedRuntime
 from medforged.adapters.simulated.gpus import SimulatedGpuDriver
+from medforged.adapters.simulated.host import SimulatedHost
 from medforged.adapters.simulated.isolation import SimulatedIsolation
 from medforged.adapters.simulated.readiness import SimulatedReadiness
 from medforged.adapters.simulated.workspaces import SimulatedWorkspaceStore
@@ -53,39 +54,48 @@ class Adapters:
 
 
 async def select_adapters(settings: Settings) -> Adapters:
-    """The real adapter wherever the host has the technology. Raises WorkspaceError for storage that cannot be used."""
+    """The real adapter wherever the host has the technology. Raises WorkspaceError for storage that cannot be used.
+
+    What is simulated is on one host, which outlives the daemon as a real one does.
+    """
+    host = _simulated_host(settings)
     async with contextlib.AsyncExitStack() as stack:
-        gpus = await _gpus(settings)
+        gpus = await _gpus(settings, host)
         stack.push_async_callback(gpus.close)
-        workspaces = await _workspaces(settings, SystemClock())
+        workspaces = await _workspaces(settings, SystemClock(), host)
         stack.pop_all()
     simulated = settings.adapters.containers == "simulated"
     return Adapters(
         gpus=gpus,
         workspaces=workspaces,
-        containers=containers_of(settings),
+        containers=containers_of(settings, host),
         readiness=SimulatedReadiness() if simulated else TcpReadiness(),
-        isolation=isolation_of(settings),
+        isolation=isolation_of(settings, host),
     )
 
 
-async def _gpus(settings: Settings) -> GpuDriver:
+def _simulated_host(settings: Settings) -> SimulatedHost:
+    """Nothing is made there before something simulated exists."""
+    return SimulatedHost(Path(settings.daemon.state_directory) / "simulated-host")
+
+
+async def _gpus(settings: Settings, host: SimulatedHost) -> GpuDriver:
     wanted = settings.adapters.gpus
     if wanted == "nvml":
         return nvml.NvmlGpuDriver()
     if wanted == "simulated":
-        return SimulatedGpuDriver(settings.gpus.simulated_count)
+        return SimulatedGpuDriver(settings.gpus.simulated_count, host=host)
     # A library that is there belongs to a real GPU host, even where its driver fails: nothing is simulated then.
     found = await nvml.detect()
-    return found.driver or SimulatedGpuDriver(settings.gpus.simulated_count, reason=found.reason)
+    return found.driver or SimulatedGpuDriver(settings.gpus.simulated_count, reason=found.reason, host=host)
 
 
-async def _workspaces(settings: Settings, clock: Clock) -> WorkspaceStore:
+async def _workspaces(settings: Settings, clock: Clock, host: SimulatedHost) -> WorkspaceStore:
     places = settings.workspaces
     mount_root = Path(places.mount_root) if places.mount_root else None
     wanted = settings.adapters.workspaces
     if wanted == "simulated":
-        return SimulatedWorkspaceStore(clock)
+        return SimulatedWorkspaceStore(clock, host=host)
     if wanted == "directories":
         return DirectoryWorkspaceStore(Path(places.directory))
     if wanted == "zfs":
@@ -106,15 +116,15 @@ async def _detected(places: WorkspaceSettings, mount_root: Path | None, clock: C
             return DirectoryWorkspaceStore(Path(places.directory), reason=found.reason)
 
 
-def containers_of(settings: Settings) -> ContainerRuntime:
-    """The container adapter alone."""
+def containers_of(settings: Settings, host: SimulatedHost | None = None) -> ContainerRuntime:
+    """The container adapter alone; `host` is what the simulated one shares with others."""
     if settings.adapters.containers == "simulated":
-        return SimulatedRuntime()
+        return SimulatedRuntime(host=host or _simulated_host(settings))
     return DockerRuntime(instance=settings.daemon.instance, socket=Path(settings.containers.docker_socket))
 
 
-def isolation_of(settings: Settings) -> Isolation:
-    """The isolation adapter alone."""
+def isolation_of(settings: Settings, host: SimulatedHost | None = None) -> Isolation:
+    """The isolation adapter alone; `host` is what the simulated one shares with others."""
     if settings.adapters.isolation == "simulated":
-        return SimulatedIsolation()
+        return SimulatedIsolation(host=host or _simulated_host(settings))
     return EastWestIsolation(settings.daemon.instance)

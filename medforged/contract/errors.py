@@ -22,6 +22,8 @@ class ErrorCode(StrEnum):
     """The body is larger than any method's parameters can be."""
     SESSION_NOT_FOUND = "session_not_found"
     """No session has this id."""
+    GPU_NOT_FOUND = "gpu_not_found"
+    """No GPU has this id."""
     PACK_NOT_FOUND = "pack_not_found"
     """No pack has this id."""
     TIER_UNAVAILABLE = "tier_unavailable"
@@ -50,6 +52,7 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.BAD_REQUEST: 400,
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.SESSION_NOT_FOUND: 404,
+    ErrorCode.GPU_NOT_FOUND: 404,
     ErrorCode.PACK_NOT_FOUND: 404,
     ErrorCode.TIER_UNAVAILABLE: 501,
     ErrorCode.SESSION_LIMIT_REACHED: 409,

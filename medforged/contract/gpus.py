@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ["Gpu", "GpuHealth", "GpuList", "ListGpus"]
+__all__ = ["Gpu", "GpuHealth", "GpuList", "GpuRef", "GpuResult", "ListGpus"]
 
 
 class GpuHealth(StrEnum):
@@ -19,6 +19,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """A known GPU with its last readings (None: not offered). Bytes, percent, degrees Celsius, milliwatts.
 
     `id` is the daemon's lasting number, `index` the driver's order since the last boot, for people to read.
+    `quarantine` says why it has not been free since its last session ended.
     """
 
     id: int
@@ -35,11 +36,20 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     health: GpuHealth
     reason: str | None
+    quarantine: str | None
     session_id: UUID | None
 
 
 class ListGpus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
+
+
+class GpuRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    gpu_id: int
+
+
+class GpuResult(msgspec.Struct, frozen=True, kw_only=True):
+    gpu: Gpu
 
 
 class GpuList(msgspec.Struct, frozen=True, kw_only=True):

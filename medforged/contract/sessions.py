@@ -12,6 +12,10 @@ import msgspec
 __all__ = [
     "CreateSession",
     "ListSessions",
+    "ReconcileAction",
+    "ReconcileOutcome",
+    "ReconcileReport",
+    "ReconcileSessions",
     "Session",
     "SessionLogs",
     "SessionLogsText",
@@ -19,6 +23,7 @@ __all__ = [
     "SessionRef",
     "SessionResult",
     "SessionStatus",
+    "SessionStep",
     "StopAccepted",
     "Tier",
 ]
@@ -37,6 +42,20 @@ class SessionStatus(StrEnum):
     ERROR = "error"
 
 
+class SessionStep(StrEnum):
+    """What is being done for a session, in the order of its life."""
+
+    WORKSPACE = "workspace"
+    CONTAINER = "container"
+    START = "start"
+    SERVE = "serve"
+    STOP = "stop"
+    SNAPSHOT = "snapshot"
+    REMOVE = "remove"
+    RELEASE = "release"
+    DONE = "done"
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A session's record. Times are RFC 3339 in UTC; `gpu_id` is the daemon's number of the GPU."""
 
@@ -45,6 +64,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     tier: Tier
     pack_id: UUID
     status: SessionStatus
+    step: SessionStep
     container_id: str | None
     gpu_id: int
     gpu_uuid: str
@@ -105,3 +125,52 @@ class SessionLogsText(msgspec.Struct, frozen=True, kw_only=True):
     """Text of the tenant's own making: show it, never parse it."""
 
     text: str
+
+
+class ReconcileOutcome(StrEnum):
+    """What a pass did about what it found."""
+
+    RUNNING = "running"
+    """Recorded as running: its container runs and its IDE answers."""
+    ENDED = "ended"
+    """Brought to its end: stopped, or in error with a snapshot."""
+    REMOVED = "removed"
+    """A container that was left of an ended session is gone."""
+    RELEASED = "released"
+    """A GPU in quarantine was seen to be free."""
+    PENDING = "pending"
+    """Still being worked on when the report was made."""
+    FAILED = "failed"
+    """Could not be done now and is tried again; `message` says why."""
+
+
+class ReconcileSessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class ReconcileAction(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that did not match. `found` is the container's state, or what else was seen.
+
+    `session_id` and `slug` are None for what belongs to no session; `subject` names it for people.
+    """
+
+    subject: str
+    session_id: UUID | None
+    slug: str | None
+    found: str
+    outcome: ReconcileOutcome
+    message: str = ""
+
+
+class ReconcileReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass over every active session: how many there were, how long it took, and what did not match.
+
+    `orphans` counts what no record explains; `orphans.list` tells them. `problems` are the parts of the host that could
+    not be looked at for them.
+    """
+
+    seconds: float
+    sessions: int
+    actions: list[ReconcileAction]
+    orphans: int
+    problems: list[str]

@@ -10,10 +10,13 @@ from uuid import UUID
 
 __all__ = [
     "IDE_PORT",
+    "ContainerEvent",
+    "ContainerEventKind",
     "ContainerInfo",
     "ContainerLimits",
     "ContainerSpec",
     "ContainerState",
+    "ContainerSummary",
     "Endpoint",
     "NetworkSpec",
     "SessionNetwork",
@@ -79,6 +82,39 @@ class ContainerInfo:
     process_id: int | None = None
     exit_code: int | None = None
     oom_killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSummary:
+    """A container of this installation as a listing tells it: what can be told of any number of them in one answer.
+
+    `session_id` comes from the container's label and is None where the label is absent or malformed.
+    """
+
+    name: str
+    id: str
+    state: ContainerState
+    session_id: UUID | None
+
+
+class ContainerEventKind(StrEnum):
+    """What can happen behind the daemon's back; the words are the engine's."""
+
+    START = "start"
+    DIE = "die"
+    OOM = "oom"
+    KILL = "kill"
+    DESTROY = "destroy"
+    NETWORK = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEvent:
+    """Something happened to a container, or to the network named. A reason to look, never a fact to act upon."""
+
+    kind: ContainerEventKind
+    name: str
+    session_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
     MedForgeError
     ├── Refused                    the caller asked for something that cannot be done now
     │   ├── SessionNotFound
+    │   ├── GpuNotFound
     │   ├── PackNotFound
     │   ├── TierUnavailable        the private tier is not enabled
     │   ├── SessionLimitReached
@@ -12,6 +13,7 @@
     ├── StartupFailed              the daemon cannot start on this host; carries an exit code
     └── HostError                  a part of the host failed
         ├── GpuError
+        ├── StateError             the daemon's database cannot be read or written
         ├── WorkspaceError
         ├── ContainerError
         │   ├── ContainerMissing
@@ -32,6 +34,7 @@ __all__ = [
     "ContainerUnavailable",
     "CreateFailed",
     "GpuError",
+    "GpuNotFound",
     "HostError",
     "IsolationError",
     "MedForgeError",
@@ -43,6 +46,7 @@ __all__ = [
     "SessionNotFound",
     "StartupFailed",
     "StateConflict",
+    "StateError",
     "StoppedWhileStarting",
     "TierUnavailable",
     "WorkspaceError",
@@ -59,6 +63,10 @@ class Refused(MedForgeError):
 
 class SessionNotFound(Refused):
     """No session has this id."""
+
+
+class GpuNotFound(Refused):
+    """No GPU has this id."""
 
 
 class PackNotFound(Refused):
@@ -99,6 +107,10 @@ class HostError(MedForgeError):
 
 class GpuError(HostError):
     """NVML, or one GPU, failed."""
+
+
+class StateError(HostError):
+    """The daemon's database cannot be read or written; nothing of the transaction has been kept."""
 
 
 class WorkspaceError(HostError):

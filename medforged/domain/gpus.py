@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 __all__ = ["Gpu", "GpuDevice", "GpuHealth", "GpuInventory"]
 
@@ -54,7 +55,8 @@ class Gpu:
     """A GPU that the daemon knows, present or not.
 
     `id` is the daemon's own small integer, given to a UUID when it is first seen and never given to
-    another: this is the `gpu_id` of sessions and logs. `reason` says why it is unhealthy.
+    another: this is the `gpu_id` of sessions and logs. `reason` says why it is unhealthy. `quarantine` says why it
+    has not been free since its last session ended, and `quarantine_session_id` which session that was.
     """
 
     id: int
@@ -66,3 +68,10 @@ class Gpu:
     enabled: bool
     health: GpuHealth
     reason: str | None = None
+    quarantine: str | None = None
+    quarantine_session_id: UUID | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be given to a session when no session holds it."""
+        return self.enabled and self.health is GpuHealth.HEALTHY and self.quarantine is None

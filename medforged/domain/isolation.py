@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-__all__ = ["IsolationReport"]
+__all__ = ["IsolationReport", "Stray", "StrayKind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,22 @@ class IsolationReport:
     layers: tuple[str, ...]
     changed: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+
+class StrayKind(StrEnum):
+    """What can be left over of isolation."""
+
+    PORT = "port"
+    RULES = "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A port of the sessions' bridge that leads to no container, or rules of this installation for no network of it.
+
+    `name` is the interface's or the chain's; `reason` one sentence that says why nothing explains it.
+    """
+
+    kind: StrayKind
+    name: str
+    reason: str

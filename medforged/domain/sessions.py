@@ -19,6 +19,7 @@ __all__ = [
     "TRANSITIONS",
     "Session",
     "SessionStatus",
+    "SessionStep",
     "StopReason",
     "Tier",
     "new_slug",
@@ -46,12 +47,31 @@ class SessionStatus(StrEnum):
     ERROR = "error"
 
 
+class SessionStep(StrEnum):
+    """What is being done for a session, in the order of its life; recorded before it is tried.
+
+    `workspace`, `container` and `start` make it; `serve` means that its IDE answers; `stop`, `snapshot`, `remove` and
+    `release` (of the GPU, with proof) end it; `done` is the end.
+    """
+
+    WORKSPACE = "workspace"
+    CONTAINER = "container"
+    START = "start"
+    SERVE = "serve"
+    STOP = "stop"
+    SNAPSHOT = "snapshot"
+    REMOVE = "remove"
+    RELEASE = "release"
+    DONE = "done"
+
+
 class StopReason(StrEnum):
-    """Why a session ended, as the `session.stop` event tells it."""
+    """Why a session ends, recorded when its end begins, and told by the `session.stop` event."""
 
     REQUESTED = "requested"
     CONTAINER_DEATH = "container_death"
     SNAPSHOT_FAILED = "snapshot_failed"
+    STOP_FAILED = "stop_failed"
     CREATE_FAILED = "create_failed"
 
 
@@ -75,7 +95,7 @@ class Session:
     `gpu_id` is the daemon's number of the GPU and `gpu_uuid` its identity to the runtime. `revision` is the
     daemon-wide change counter at the record's last change; the watch stream is ordered by it.
     `snapshot_at` is the time that names the session's final snapshot: it is written before the snapshot is
-    taken, so that taking it again after a crash finds the one that is already there.
+    taken, so that taking it again after a crash finds the one that is already there. `ending` is why its end has begun.
     """
 
     id: UUID
@@ -89,6 +109,8 @@ class Session:
     workspace_zfs: str
     created_at: datetime
     revision: int
+    step: SessionStep = SessionStep.WORKSPACE
+    ending: StopReason | None = None
     container_id: str | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from medforged.domain.adapters import AdapterDescription
-from medforged.domain.containers import ContainerInfo, ContainerSpec, NetworkSpec, SessionNetwork
+from medforged.domain.containers import (
+    ContainerEvent,
+    ContainerInfo,
+    ContainerSpec,
+    ContainerSummary,
+    NetworkSpec,
+    SessionNetwork,
+)
 
 __all__ = ["ContainerRuntime"]
 
@@ -60,8 +69,17 @@ class ContainerRuntime(Protocol):
         """Its current state; MISSING when it does not exist, UNKNOWN when the engine's answer makes no sense."""
         ...
 
-    async def containers(self) -> tuple[ContainerInfo, ...]:
-        """Every container of this installation, in any state."""
+    async def containers(self) -> tuple[ContainerSummary, ...]:
+        """Every container of this installation, in any state, by name; one question however many there are."""
+        ...
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[ContainerEvent]]:
+        """What happens to this installation's containers and to the engine's networks.
+
+        Once entered, nothing is missed that happens from then on; something from shortly before may be told too, and
+        something can be told twice. Both entering and iterating raise ContainerUnavailable when the engine does not
+        answer or the stream is lost; what happened meanwhile is then for a listing to find out.
+        """
         ...
 
     async def logs(self, name: str, lines: int) -> str:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.containers import SessionNetwork
-from medforged.domain.isolation import IsolationReport
+from medforged.domain.isolation import IsolationReport, Stray
 
 __all__ = ["Isolation"]
 
@@ -24,6 +24,21 @@ class Isolation(Protocol):
 
     async def verify(self, network: SessionNetwork, proxy: IPv4Address) -> IsolationReport:
         """Probe with live traffic between endpoints of its own on the bridge, and remove them again."""
+        ...
+
+    async def changed(self, timeout_seconds: float) -> bool:
+        """Wait until something about the host's interfaces has changed, which makes an `ensure` worthwhile.
+
+        False after the timeout. Changes between two calls are not lost. Never raises for a failure of the host.
+        """
+        ...
+
+    async def strays(self, network: SessionNetwork, proxy: IPv4Address) -> tuple[Stray, ...]:
+        """What is left of isolation that nothing explains, by name; looks and changes nothing."""
+        ...
+
+    async def remove_stray(self, network: SessionNetwork, proxy: IPv4Address, stray: Stray) -> None:
+        """Remove it if it is still one: what is explained by now stays. Absent: no error."""
         ...
 
     async def remove(self, network: SessionNetwork) -> None:

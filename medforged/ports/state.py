@@ -9,7 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 from medforged.domain.gpus import Gpu, GpuInventory
-from medforged.domain.sessions import Session, SessionStatus, Tier
+from medforged.domain.sessions import Session, SessionStatus, SessionStep, StopReason, Tier
 
 __all__ = ["Allocation", "SessionChange", "SessionQuery", "StateStore"]
 
@@ -29,14 +29,20 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class SessionChange:
-    """New values of a record; None leaves a value as it is. Nothing here can be cleared again."""
+    """New values of a record; None leaves a value as it is. Nothing here can be cleared again.
+
+    `gpu_quarantine` is the reason for which the session's GPU is quarantined in the same transaction.
+    """
 
     status: SessionStatus | None = None
+    step: SessionStep | None = None
+    ending: StopReason | None = None
     container_id: str | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None
     snapshot_at: datetime | None = None
     error_message: str | None = None
+    gpu_quarantine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,10 @@ class SessionQuery:
 
 
 class StateStore(Protocol):
-    """Sessions and GPUs. Every method is one transaction."""
+    """Sessions and GPUs. Every method is one transaction, and raises StateError when the database fails."""
 
     async def allocate(self, allocation: Allocation) -> Session:
-        """Insert a `starting` record on a free, enabled, healthy GPU with a fresh slug.
+        """Insert a `starting` record on a free and usable GPU with a fresh slug; its first step is `workspace`.
 
         Raises SessionLimitReached or NoGpuAvailable; then nothing was written.
         """
@@ -76,6 +82,10 @@ class StateStore(Protocol):
         """Every active session, oldest first."""
         ...
 
+    async def recorded(self, session_ids: Collection[UUID]) -> frozenset[UUID]:
+        """Those of the ids that a session has or had."""
+        ...
+
     async def changed_since(self, revision: int) -> tuple[Session, ...]:
         """Every session whose last change has a greater revision, in order of revision."""
         ...
@@ -96,6 +106,22 @@ class StateStore(Protocol):
         ...
 
     async def gpus(self) -> tuple[Gpu, ...]: ...
+
+    async def gpu(self, gpu_id: int) -> Gpu:
+        """Raises GpuNotFound."""
+        ...
+
+    async def enable_gpu(self, gpu_id: int, *, enabled: bool) -> Gpu:
+        """Let a GPU be allocated from now on, or no more; the session that holds it keeps it. Raises GpuNotFound."""
+        ...
+
+    async def explain_gpu(self, gpu_id: int, reason: str) -> Gpu:
+        """Say anew why a GPU is in quarantine. Raises GpuNotFound."""
+        ...
+
+    async def release_gpu(self, gpu_id: int) -> Gpu:
+        """End its quarantine. Raises GpuNotFound."""
+        ...
 
     async def gpu_holders(self) -> Mapping[int, UUID]:
         """Which active session holds which GPU, by GPU id."""

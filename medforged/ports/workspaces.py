@@ -43,6 +43,10 @@ class WorkspaceStore(Protocol):
         """The workspace's snapshots, oldest first; empty when the workspace does not exist."""
         ...
 
+    async def is_empty(self, key: WorkspaceKey) -> bool:
+        """Whether it has neither snapshots nor anything in it. Absent: True. What cannot be looked into is not."""
+        ...
+
     async def discard(self, key: WorkspaceKey) -> None:
         """Destroy a workspace that was created for a session that never became ready. Absent: no error.
 

@@ -10,6 +10,7 @@ __all__ = ["RpcError", "code_of"]
 # Most specific first.
 _CODES: tuple[tuple[type[errors.MedForgeError], ErrorCode], ...] = (
     (errors.SessionNotFound, ErrorCode.SESSION_NOT_FOUND),
+    (errors.GpuNotFound, ErrorCode.GPU_NOT_FOUND),
     (errors.PackNotFound, ErrorCode.PACK_NOT_FOUND),
     (errors.TierUnavailable, ErrorCode.TIER_UNAVAILABLE),
     (errors.SessionLimitReached, ErrorCode.SESSION_LIMIT_REACHED),

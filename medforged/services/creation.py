@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from uuid import UUID, uuid4
 
 from medforged.domain.containers import IDE_PORT, ContainerInfo, ContainerState
@@ -12,18 +11,22 @@ from medforged.domain.errors import (
     CreateFailed,
     HostError,
     IsolationError,
+    NotReady,
     StateConflict,
+    StateError,
     StoppedWhileStarting,
     TierUnavailable,
 )
 from medforged.domain.packs import Pack
-from medforged.domain.sessions import Session, SessionStatus, StopReason, Tier
+from medforged.domain.sessions import Session, SessionStatus, SessionStep, StopReason, Tier
 from medforged.domain.workspaces import WorkspaceKey
 from medforged.ports.clock import Clock
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.readiness import ReadinessProbe
 from medforged.ports.state import Allocation, SessionChange
 from medforged.ports.workspaces import WorkspaceStore
+from medforged.services.bounded import bounded
+from medforged.services.ending import SessionEnding
 from medforged.services.isolation import IsolationGuard
 from medforged.services.journal import Journal
 from medforged.services.locks import SessionLocks
@@ -38,7 +41,10 @@ _WAITING_LOOK_SECONDS = 0.25
 
 
 class SessionCreation:
-    """Create sessions. Whatever interrupts a create, its record tells reconciliation what may exist."""
+    """Create sessions. Whatever interrupts a create, its record tells reconciliation what may exist.
+
+    `deadline_seconds` bounds everything between allocation and readiness, `step_seconds` each undo.
+    """
 
     def __init__(
         self,
@@ -48,20 +54,26 @@ class SessionCreation:
         containers: ContainerRuntime,
         readiness: ReadinessProbe,
         isolation: IsolationGuard,
+        ending: SessionEnding,
         plan: SessionPlan,
         locks: SessionLocks,
         clock: Clock,
         journal: Journal,
+        deadline_seconds: float,
+        step_seconds: float,
     ) -> None:
         self._records = records
         self._workspaces = workspaces
         self._containers = containers
         self._readiness = readiness
         self._isolation = isolation
+        self._ending = ending
         self._plan = plan
         self._locks = locks
         self._clock = clock
         self._journal = journal
+        self._deadline_seconds = deadline_seconds
+        self._step_seconds = step_seconds
 
     async def create(self, *, user_id: UUID, tier: Tier, pack_id: UUID | None, max_concurrent_sessions: int) -> Session:
         """A session that is `running`: its IDE answers.
@@ -92,16 +104,21 @@ class SessionCreation:
             return await self._provision(session, pack)
 
     async def _provision(self, session: Session, pack: Pack) -> Session:
-        undo = UndoStack()
+        undo = UndoStack(self._step_seconds)
         try:
-            info = await self._start(session, pack, undo)
-            running = await self._records.change(
-                session.id,
-                {SessionStatus.STARTING},
-                SessionChange(status=SessionStatus.RUNNING, container_id=info.id, started_at=self._clock.now()),
+            info = await bounded(
+                self._start(session, pack, undo), self._deadline_seconds, NotReady, "cannot get it ready"
             )
+            # Not within the limit: a change that is cut off may have been made all the same.
+            change = SessionChange(
+                status=SessionStatus.RUNNING,
+                step=SessionStep.SERVE,
+                container_id=info.id,
+                started_at=self._clock.now(),
+            )
+            running = await self._records.change(session.id, {SessionStatus.STARTING}, change)
         except StateConflict as error:
-            # The stop flow owns everything from here on, and is waiting for this session's lock.
+            # The end of this session has been recorded, and whoever carries it out is waiting for its lock.
             undo.commit()
             raise StoppedWhileStarting("the session was stopped while it was starting") from error
         except HostError as error:
@@ -118,8 +135,11 @@ class SessionCreation:
         image = await self._containers.resolve_image(pack.image)
         undo.push("discard the workspace", lambda: self._workspaces.discard(session.workspace_key))
         workspace = await self._workspaces.create(session.workspace_key, self._plan.quota_bytes)
+        await self._records.step(session, SessionStep.CONTAINER)
         undo.push("remove the container", lambda: self._containers.remove(session.container_name))
-        await self._containers.create(self._plan.container(session, image, workspace))
+        container_id = await self._containers.create(self._plan.container(session, image, workspace))
+        change = SessionChange(step=SessionStep.START, container_id=container_id)
+        await self._records.change(session.id, {SessionStatus.STARTING}, change)
         with self._isolation.admitting():
             info = await self._containers.start(session.container_name)
             # The packet filter covers the whole bridge already; the port's own flag is set while the IDE boots.
@@ -144,18 +164,30 @@ class SessionCreation:
             probe.cancel()
 
     async def _fail(self, session: Session, reason: str, undo: UndoStack) -> None:
+        """Record the failure, take back what was made, and end the session; the ending flow does what is left."""
+        change = SessionChange(
+            status=SessionStatus.STOPPING,
+            step=SessionStep.REMOVE,
+            ending=StopReason.CREATE_FAILED,
+            error_message=f"create failed: {reason}",
+        )
+        try:
+            session = await self._records.change(session.id, {SessionStatus.STARTING}, change)
+        except StateConflict:
+            undo.commit()
+            return
+        except StateError as error:
+            # What cannot be recorded is taken back all the same: recovery finds a session whose container is missing.
+            failures = await undo.unwind()
+            self._journal.create_failed(session, error=f"{reason}; {error}", undo_failures=failures)
+            return
         failures = await undo.unwind()
         self._journal.create_failed(session, error=reason, undo_failures=failures)
-        message = f"create failed: {reason}"
-        if failures:
-            # Something may still exist, and a container may still hold the GPU: the stop flow keeps trying.
-            await self._change_to(session, SessionStatus.STOPPING, message, None)
-            return
-        ended = await self._change_to(session, SessionStatus.ERROR, message, self._clock.now())
-        self._journal.stopped(ended, reason=StopReason.CREATE_FAILED.value, error=reason)
-
-    async def _change_to(
-        self, session: Session, status: SessionStatus, message: str, stopped_at: datetime | None
-    ) -> Session:
-        change = SessionChange(status=status, error_message=message, stopped_at=stopped_at)
-        return await self._records.change(session.id, {SessionStatus.STARTING, SessionStatus.STOPPING}, change)
+        try:
+            if not failures:
+                await self._ending.conclude(session)
+                return
+        except StateError as error:
+            self._journal.failed(session, error=str(error))
+        # Something may still exist, and a container may still hold the GPU.
+        self._ending.begin(session)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medforged.domain.errors import ContainerError
-from medforged.domain.gpus import GpuHealth
 from medforged.domain.packs import Pack
+from medforged.domain.sessions import SessionStatus
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.state import StateStore
+from medforged.services.bounded import bounded
+from medforged.services.events import EventLoop
 from medforged.services.gpus import GpuWatch
 from medforged.services.isolation import IsolationGuard
 from medforged.services.recovery import RecoveryLoop
 
 __all__ = ["Finding", "HealthCheck"]
+
+# An engine that hangs must not take the answer about itself with it.
+_ENGINE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class HealthCheck:
         self,
         *,
         recovery: RecoveryLoop,
+        events: EventLoop,
         isolation: IsolationGuard,
         containers: ContainerRuntime,
         gpus: GpuWatch,
@@ -38,6 +44,7 @@ class HealthCheck:
         packs: tuple[Pack, ...],
     ) -> None:
         self._recovery = recovery
+        self._events = events
         self._isolation = isolation
         self._containers = containers
         self._gpus = gpus
@@ -47,31 +54,45 @@ class HealthCheck:
     async def findings(self) -> tuple[Finding, ...]:
         return (
             Finding("recovery", self._recovery.problem if self._recovery.alive else "the recovery loop is not running"),
-            Finding("isolation", self._isolation.problem),
+            Finding("events", self._events.problem),
+            Finding("isolation", await self._isolated()),
             Finding("containers", await self._engine()),
             Finding("gpus", await self._devices()),
             Finding("packs", await self._images()),
         )
+
+    async def _isolated(self) -> str | None:
+        problem = self._isolation.problem
+        if problem is None:
+            return None
+        exposed = [session.slug for session in await self._state.active() if session.status is SessionStatus.RUNNING]
+        return f"{problem}; running without it: {', '.join(exposed)}" if exposed else problem
 
     async def _images(self) -> str | None:
         if not self._packs:
             return "no pack is configured; set packs.default_image"
         try:
             for pack in self._packs:
-                await self._containers.resolve_image(pack.image)
+                await bounded(
+                    self._containers.resolve_image(pack.image),
+                    _ENGINE_SECONDS,
+                    ContainerError,
+                    f"cannot look up image {pack.image}",
+                )
         except ContainerError as error:
             return str(error)
         return None
 
     async def _engine(self) -> str | None:
         try:
-            await self._containers.ping()
+            await bounded(self._containers.ping(), _ENGINE_SECONDS, ContainerError, "cannot reach the container engine")
         except ContainerError as error:
             return str(error)
         return None
 
     async def _devices(self) -> str | None:
-        known = await self._state.gpus()
-        if any(gpu.enabled and gpu.health is GpuHealth.HEALTHY for gpu in known):
+        if any(gpu.usable for gpu in await self._state.gpus()):
             return None
-        return "; ".join(self._gpus.problems) or "no GPU is enabled and healthy; see `medforgectl gpus`"
+        return (
+            "; ".join(self._gpus.problems) or "no GPU is enabled, healthy and out of quarantine; see `medforgectl gpus`"
+        )

@@ -53,6 +53,17 @@ class Journal:
     def gpu_changed(self, *, gpu_id: int, gpu_uuid: str, health: str, reason: str | None) -> None:
         self._log.warning("gpu.health", gpu_id=gpu_id, gpu_uuid=gpu_uuid, health=health, reason=reason)
 
+    def gpu_quarantined(self, session: Session, reason: str) -> None:
+        self._log.error("gpu.quarantined", gpu_uuid=session.gpu_uuid, reason=reason, **_of(session))
+
+    def told(self, session: Session, problem: str) -> None:
+        """A session's GPU has become unhealthy under it."""
+        self._log.error("session.gpu_unhealthy", error=problem, gpu_uuid=session.gpu_uuid, **_of(session))
+
+    def exposed(self, session: Session, problem: str) -> None:
+        """A running session is not known to be isolated."""
+        self._log.error("isolation.exposed", error=problem, **_of(session))
+
     def note(self, event: str, **fields: Any) -> None:
         """Any other event of the daemon itself."""
         self._log.info(event, **fields)

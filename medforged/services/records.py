@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from uuid import UUID
 
-from medforged.domain.sessions import Session, SessionStatus
+from medforged.domain.errors import StateConflict
+from medforged.domain.sessions import Session, SessionStatus, SessionStep
 from medforged.ports.state import Allocation, SessionChange, StateStore
 from medforged.services.changes import ChangeFeed
 
@@ -29,8 +31,20 @@ class Records:
         self._feed.publish(session)
         return session
 
+    async def step(self, session: Session, step: SessionStep) -> Session:
+        """Record what is about to be done. Raises StateConflict when somebody else has moved the session on."""
+        return await self.change(session.id, {session.status}, SessionChange(step=step))
+
+    async def notice(self, session: Session, change: SessionChange) -> None:
+        """Write a remark into a record that nobody else has moved on meanwhile."""
+        with contextlib.suppress(StateConflict):
+            await self.change(session.id, {session.status}, change)
+
     async def get(self, session_id: UUID) -> Session:
         return await self._state.session(session_id)
+
+    async def recorded(self, session_ids: Collection[UUID]) -> frozenset[UUID]:
+        return await self._state.recorded(session_ids)
 
     async def active(self) -> tuple[Session, ...]:
         return await self._state.active()

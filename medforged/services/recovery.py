@@ -1,4 +1,4 @@
-"""Owns the loops that run as long as the daemon: recovery with back-off, isolation, GPUs."""
+"""Owns recovery's loop: a pass at start, in every poll, whenever something gives reason to, and on demand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import structlog
 
 from medforged.domain.errors import MedForgeError
 from medforged.ports.clock import Clock
-from medforged.services.gpus import GpuWatch
-from medforged.services.isolation import IsolationGuard
 from medforged.services.journal import Journal, RecoveryMode
 from medforged.services.reconcile import Reconciliation
+from medforged.services.report import Report
+from medforged.services.waiting import first_of
 
-__all__ = ["GpuLoop", "IsolationLoop", "RecoveryLoop"]
+__all__ = ["RecoveryLoop"]
+
+# The loop does not wait for slow sessions, which go on by themselves: others may need it.
+_PATIENCE_SECONDS = 2.0
 
 
 class RecoveryLoop:
@@ -34,6 +37,8 @@ class RecoveryLoop:
         self._interval = interval_seconds
         self._backoff_max = backoff_max_seconds
         self._task: asyncio.Task[object] | None = None
+        self._woken: RecoveryMode | None = None
+        self._wake = asyncio.Event()
         self.problem: str | None = "recovery has not run yet"
 
     @property
@@ -41,21 +46,35 @@ class RecoveryLoop:
         """Whether the loop itself still runs; `problem` tells whether its last pass succeeded."""
         return self._task is not None and not self._task.done()
 
+    def wake(self, mode: RecoveryMode = RecoveryMode.EVENT) -> None:
+        """Let the next pass begin now: something may have happened that nobody has seen."""
+        self._woken = mode
+        self._wake.set()
+
     async def run(self) -> None:
         self._task = asyncio.current_task()
         mode = RecoveryMode.STARTUP
         delay = self._interval
         while True:
+            self._wake.clear()
             with structlog.contextvars.bound_contextvars(correlation_id=str(uuid4())):
                 if await self._pass(mode):
                     mode, delay = RecoveryMode.POLL, self._interval
                 else:
                     delay = min(delay * 2, max(self._backoff_max, self._interval))
-            await self._clock.sleep(delay)
+            await first_of(self._clock.sleep(delay), self._wake.wait())
+            if self._wake.is_set() and mode is RecoveryMode.POLL:
+                mode = self._woken or mode
+
+    async def on_demand(self) -> Report:
+        """A pass for somebody who waits for its report. Raises MedForgeError."""
+        report = await self._reconciliation.run(RecoveryMode.POLL)
+        self.problem = None
+        return report
 
     async def _pass(self, mode: RecoveryMode) -> bool:
         try:
-            await self._reconciliation.run(mode)
+            await self._reconciliation.run(mode, patience_seconds=_PATIENCE_SECONDS)
         except MedForgeError as error:
             self.problem = str(error)
             self._journal.failed(None, error=str(error), recovery_mode=mode.value)
@@ -66,38 +85,3 @@ class RecoveryLoop:
             return False
         self.problem = None
         return True
-
-
-class IsolationLoop:
-    """Re-asserts isolation every few seconds, and proves it with traffic every now and then."""
-
-    def __init__(
-        self, guard: IsolationGuard, clock: Clock, interval_seconds: float, probe_interval_seconds: float
-    ) -> None:
-        self._guard = guard
-        self._clock = clock
-        self._interval = interval_seconds
-        self._probe_interval = probe_interval_seconds
-
-    async def run(self) -> None:
-        proven = self._clock.monotonic()
-        while True:
-            await self._clock.sleep(self._interval)
-            await self._guard.assert_again()
-            if self._clock.monotonic() - proven >= self._probe_interval:
-                await self._guard.prove()
-                proven = self._clock.monotonic()
-
-
-class GpuLoop:
-    """Refreshes GPU health and readings."""
-
-    def __init__(self, watch: GpuWatch, clock: Clock, interval_seconds: float) -> None:
-        self._watch = watch
-        self._clock = clock
-        self._interval = interval_seconds
-
-    async def run(self) -> None:
-        while True:
-            await self._clock.sleep(self._interval)
-            await self._watch.refresh()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from medforged.domain.errors import MedForgeError
+from medforged.domain.errors import HostError, MedForgeError
+from medforged.services.bounded import bounded
 
 __all__ = ["UndoStack"]
 
 
 class UndoStack:
-    """Push each step's undo before the step is tried; `commit` when all are done, else `unwind`.
+    """Push each step's undo before the step is tried; `commit` when all are done, else `unwind`. An undo that takes
+    longer than `step_seconds` has failed.
 
     >>> async def create():
     ...     undo = UndoStack()
@@ -20,7 +22,8 @@ class UndoStack:
     ...     undo.commit()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step_seconds: float = 90.0) -> None:
+        self._step_seconds = step_seconds
         self._steps: list[tuple[str, Callable[[], Awaitable[None]]]] = []
 
     def push(self, what: str, undo: Callable[[], Awaitable[None]]) -> None:
@@ -43,7 +46,7 @@ class UndoStack:
         while self._steps:
             what, undo = self._steps.pop()
             try:
-                await undo()
+                await bounded(undo(), self._step_seconds, HostError, f"cannot {what}")
             except MedForgeError as error:
                 failures.append(f"cannot {what}: {error}")
         return tuple(failures)

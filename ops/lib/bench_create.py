@@ -14,27 +14,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import os
-import shutil
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import aiohttp
+from bare import BareParts, Stopwatch
 from common import Failure, fail
-from layout import Layout, layout_from_environment
+from layout import layout_from_environment
 
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract.methods import daemon_status, sessions_create, sessions_get, sessions_stop
 from medforged.contract.sessions import CreateSession, Session, SessionRef, SessionStatus
-
-_BOOT_LIMIT_SECONDS = 60.0
 
 
 @dataclass
@@ -64,7 +57,8 @@ async def main() -> None:
         if status.gpus_free == 0:
             raise Failure("there is no free GPU; stop a session first")
         workspaces = next(adapter.adapter for adapter in status.adapters if adapter.port == "workspaces")
-        bench = Bench(layout, daemon, docker, zfs=workspaces not in ("directories", "simulated"))
+        bare = BareParts(layout, docker, zfs=workspaces not in ("directories", "simulated"))
+        bench = Bench(daemon, bare)
         rounds = []
         try:
             await bench.prepare()
@@ -97,88 +91,33 @@ def report(rounds: list[Round]) -> None:
 class Bench:
     """One benchmark run and what it leaves to be cleaned."""
 
-    def __init__(self, layout: Layout, daemon: DaemonClient, docker: aiohttp.ClientSession, *, zfs: bool) -> None:
-        self._layout = layout
+    def __init__(self, daemon: DaemonClient, bare: BareParts) -> None:
         self._daemon = daemon
-        self._docker = docker
-        self._zfs = zfs
-        self._tag = f"bench-{os.getpid()}"
+        self._bare = bare
         # One person, so that each round makes one dataset: a newcomer's first session makes a second, their own.
         self._user = uuid4()
-        self._root = Path(f"/{layout.pool}/{self._tag}") if zfs else layout.state / self._tag
-        self._template: dict[str, Any] = {}
-        self._container: str | None = None
         self._session: Session | None = None
 
     async def prepare(self) -> None:
-        """A parent for the bare datasets, and a session whose container's configuration is copied."""
-        if self._zfs:
-            if not _command("zfs", "create", "-o", f"mountpoint={self._root}", f"{self._layout.pool}/{self._tag}"):
-                raise Failure(f"`zfs create {self._layout.pool}/{self._tag}` failed; see `zpool status -x`")
-        else:
-            self._root.mkdir()
+        """A session whose container's configuration is copied."""
         session = await self._create()
-        self._template = await self._ask("GET", f"/containers/mf-session-{session.slug}/json")
+        await self._bare.prepare(f"mf-session-{session.slug}")
         await self._stop()
 
     async def round(self, number: int) -> Round:
-        started = time.perf_counter()
-        path = self._dataset(number)
-        dataset = time.perf_counter() - started
-        os.chown(path, 1000, 1000)
-        docker, boot = await self._bare(number, path)
-        started = time.perf_counter()
+        dataset = self._bare.dataset(number)
+        docker, boot = await self._bare.start(number)
+        await self._bare.remove()
+        watch = Stopwatch()
         await self._create()
-        create = time.perf_counter() - started
+        create = watch.read()
         await self._stop()
-        return Round(*(1000 * seconds for seconds in (docker, dataset, boot, create)))
+        return Round(docker, dataset, boot, create)
 
     async def clean(self) -> None:
-        await self._remove_container()
         if self._session is not None:
             await self._stop()
-        if self._zfs:
-            # A dataset stays busy for a moment after its container has gone.
-            for _ in range(50):
-                if _command("zfs", "destroy", "-r", f"{self._layout.pool}/{self._tag}"):
-                    break
-                await asyncio.sleep(0.1)
-        elif self._root.exists():
-            shutil.rmtree(self._root)
-
-    def _dataset(self, number: int) -> Path:
-        if self._zfs:
-            if not _command("zfs", "create", f"{self._layout.pool}/{self._tag}/{number}"):
-                raise Failure(f"`zfs create {self._layout.pool}/{self._tag}/{number}` failed; see `zpool status -x`")
-        else:
-            (self._root / str(number)).mkdir()
-        return self._root / str(number)
-
-    async def _bare(self, number: int, path: Path) -> tuple[float, float]:
-        name = f"{self._tag}-{number}"
-        host = dict(self._template["HostConfig"])
-        host["Mounts"] = [{**mount, "Source": str(path)} for mount in host.get("Mounts") or []]
-        host["Binds"] = [f"{path}:{bind.split(':', 1)[1]}" for bind in host.get("Binds") or []]
-        body = {
-            **self._template["Config"],
-            # Without the labels of a session, or the daemon would take it for one.
-            "Labels": {},
-            "Hostname": name,
-            "HostConfig": host,
-            "NetworkingConfig": {"EndpointsConfig": {self._layout.network: {}}},
-        }
-        self._container = name
-        started = time.perf_counter()
-        await self._ask("POST", f"/containers/create?name={name}", body)
-        await self._ask("POST", f"/containers/{name}/start")
-        docker = time.perf_counter() - started
-        # Asking for the address is no part of the boot, but happens while it goes on.
-        booting = time.perf_counter()
-        seen = await self._ask("GET", f"/containers/{name}/json")
-        await _answers(seen["NetworkSettings"]["Networks"][self._layout.network]["IPAddress"])
-        boot = time.perf_counter() - booting
-        await self._remove_container()
-        return docker, boot
+        await self._bare.clean()
 
     async def _create(self) -> Session:
         answer = await self._daemon.call(sessions_create, CreateSession(user_id=self._user))
@@ -195,50 +134,6 @@ class Bench:
         ):
             await asyncio.sleep(0.05)
         self._session = None
-
-    async def _remove_container(self) -> None:
-        if self._container is not None:
-            with contextlib.suppress(Failure):
-                await self._ask("DELETE", f"/containers/{self._container}?force=1&v=1")
-            self._container = None
-
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        async with self._docker.request(method, f"http://docker{path}", json=body) as answer:
-            text = await answer.text()
-            if answer.status >= 400:
-                raise Failure(f"Docker refused {method} {path}: {text.strip()}")
-            return await answer.json() if text.startswith("{") else {}
-
-
-async def _answers(address: str) -> None:
-    deadline = time.monotonic() + _BOOT_LIMIT_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            reader, writer = await asyncio.open_connection(address, 8080)
-        except OSError:
-            await asyncio.sleep(0.002)
-            continue
-        try:
-            writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
-            if (await reader.read(7)).startswith(b"HTTP/1."):
-                return
-        except OSError:
-            continue
-        finally:
-            writer.close()
-    raise Failure("the bare container's IDE did not answer; see docker logs")
-
-
-# As the daemon does it: zfs-fuse loses itself when two commands mount at once, whoever starts them.
-_TURNS = () if Path("/dev/zfs").exists() else ("flock", "-F", "/run/medforge-zfs-fuse.lock")
-
-
-def _command(*argv: str) -> bool:
-    """Run a zfs command in its turn; whether it succeeded."""
-    return (
-        subprocess.run([*_TURNS, *argv], check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-        == 0
-    )
 
 
 if __name__ == "__main__":

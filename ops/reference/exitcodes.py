@@ -24,7 +24,10 @@ def page() -> str:
         table(["code", "name", "meaning"], rows),
         "`medforgectl status` ends with 1 when the daemon answers that it is degraded, and with 0 when it is well. "
         "`medforgectl sessions stop` ends with 1 when a session ended in status `error`, and with 75 when one had not "
-        "ended within `--timeout`. Where several sessions failed, the first failure decides.",
+        "ended within `--timeout`. Where several sessions failed, the first failure decides. `medforgectl reconcile` "
+        "ends with 1 when something is pending or failed, `medforgectl cleanup` when something other than a workspace "
+        "could not be removed, either when a part of the host could not be looked at, and `medforgectl gpus recheck` "
+        "when the GPU is still unhealthy or in quarantine.",
         "## What medforgectl makes of the daemon's answers",
         "A socket that may not be opened ends with 77; one that does not exist, or that nobody serves, with 69.",
         table(

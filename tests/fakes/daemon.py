@@ -1,7 +1,8 @@
 """A scripted daemon: a real HTTP server on a Unix socket that speaks the daemon's contract, for tests of its clients.
 
 It keeps sessions in memory and behaves like a daemon that has nothing to do: a create runs at once, a stop waits for
-`end`. Anything else is scripted: `refuse` makes a method fail, `hold` makes it wait, `go_away` and `come_back` restart
+`end`. Nothing is wrong with its host unless `orphans`, `problems`, `mismatches`, `gpus` and `rechecks` say so. Anything
+else is scripted: `refuse` makes a method fail, `hold` makes it wait, `go_away` and `come_back` restart
 it, `lose_streams` breaks the watch streams, `forget` makes the next resumption a whole list.
 """
 
@@ -20,16 +21,24 @@ from uuid import UUID, uuid4
 import msgspec
 from aiohttp import web
 
-from medforged.contract import daemon, gpus, packs, sessions
+from medforged.contract import daemon, gpus, orphans, packs, sessions
 from medforged.contract.errors import HTTP_STATUS, ErrorBody, ErrorCode
 from medforged.contract.methods import CORRELATION_HEADER, METHODS_BY_NAME, WATCH_PATH
-from medforged.contract.sessions import Session, SessionStatus
+from medforged.contract.sessions import Session, SessionStatus, SessionStep
 from medforged.contract.watch import Heartbeat, SessionChanged, Synced, WatchEvent
 
-__all__ = ["PACK", "Call", "FakeDaemon", "aged", "fake_daemon", "make_session"]
+__all__ = ["PACK", "Call", "FakeDaemon", "aged", "fake_daemon", "make_gpu", "make_session"]
 
 PACK = packs.Pack(id=UUID(int=0x100), name="default", image="pack@sha256:" + "0" * 64)
 ENDED = (SessionStatus.STOPPED, SessionStatus.ERROR)
+# Where a session is on its way when nothing holds it up.
+STEPS = {
+    SessionStatus.STARTING: SessionStep.WORKSPACE,
+    SessionStatus.RUNNING: SessionStep.SERVE,
+    SessionStatus.STOPPING: SessionStep.STOP,
+    SessionStatus.STOPPED: SessionStep.DONE,
+    SessionStatus.ERROR: SessionStep.DONE,
+}
 _SLUG_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -51,6 +60,7 @@ def make_session(user_id: UUID | None = None, **changes: Any) -> Session:
         "tier": sessions.Tier.PUBLIC,
         "pack_id": PACK.id,
         "status": SessionStatus.RUNNING,
+        "step": STEPS[changes.get("status", SessionStatus.RUNNING)],
         "container_id": secrets.token_hex(32),
         "gpu_id": 0,
         "gpu_uuid": "GPU-" + str(uuid4()),
@@ -63,6 +73,28 @@ def make_session(user_id: UUID | None = None, **changes: Any) -> Session:
         "revision": 1,
     }
     return Session(id=session_id, user_id=user_id, **{**values, **changes})
+
+
+def make_gpu(number: int, **changes: Any) -> gpus.Gpu:
+    """A free and healthy GPU."""
+    values: dict[str, Any] = {
+        "uuid": f"GPU-{UUID(int=number)}",
+        "index": number,
+        "name": "NVIDIA RTX A6000",
+        "pci_address": f"00000000:{number:02x}:00.0",
+        "memory_total_bytes": 48 * 2**30,
+        "memory_used_bytes": 0,
+        "utilization_percent": 0,
+        "temperature_celsius": 30,
+        "power_milliwatts": None,
+        "process_ids": [],
+        "enabled": True,
+        "health": gpus.GpuHealth.HEALTHY,
+        "reason": None,
+        "quarantine": None,
+        "session_id": None,
+    }
+    return gpus.Gpu(id=number, **{**values, **changes})
 
 
 @dataclass
@@ -80,6 +112,16 @@ class FakeDaemon:
     muted: bool = False
     """Streams beat, but keep changes to themselves."""
     checks: list[daemon.Check] = field(default_factory=list)
+    gpus: gpus.GpuList = field(init=False)
+    rechecks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What a look at a GPU changes about it, by GPU id."""
+    orphans: list[orphans.Orphan] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    """Why an orphan cannot be removed, by its name; those that are not named here can."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be looked at for orphans."""
+    mismatches: list[sessions.ReconcileAction] = field(default_factory=list)
+    """What every pass finds that does not match."""
     watchers: int = 0
     relists: int = 0
     _refusals: dict[str, tuple[ErrorCode, str]] = field(default_factory=dict)
@@ -89,6 +131,9 @@ class FakeDaemon:
     _oldest: int = 0
     _generation: int = 0
     _runner: web.AppRunner | None = None
+
+    def __post_init__(self) -> None:
+        self.gpus = gpus.GpuList(gpus=[make_gpu(number) for number in range(self.gpu_count)], faults=[])
 
     # --- the script
 
@@ -116,7 +161,7 @@ class FakeDaemon:
     async def end(self, session_id: UUID, status: SessionStatus = SessionStatus.STOPPED) -> Session:
         """A session comes to its end."""
         session = self.sessions[session_id]
-        return await self.put(msgspec.structs.replace(session, status=status, stopped_at=datetime.now(UTC)))
+        return await self.put(_in_status(session, status, stopped_at=datetime.now(UTC)))
 
     def forget(self) -> None:
         """Changes up to now cannot be resumed any more."""
@@ -202,29 +247,42 @@ class FakeDaemon:
 
     def _gpus_list(self, _params: Any) -> gpus.GpuList:
         holders = {session.gpu_id: session.id for session in self.sessions.values() if session.status not in ENDED}
-        return gpus.GpuList(
+        return msgspec.structs.replace(
+            self.gpus,
             gpus=[
-                gpus.Gpu(
-                    id=number,
-                    uuid=f"GPU-{UUID(int=number)}",
-                    index=number,
-                    name="Fake GPU",
-                    pci_address=f"0000:{number:02x}:00.0",
-                    memory_total_bytes=8 * 1024**3,
-                    memory_used_bytes=0,
-                    utilization_percent=0,
-                    temperature_celsius=30,
-                    power_milliwatts=None,
-                    process_ids=[],
-                    enabled=True,
-                    health=gpus.GpuHealth.HEALTHY,
-                    reason=None,
-                    session_id=holders.get(number),
-                )
-                for number in range(self.gpu_count)
+                msgspec.structs.replace(gpu, session_id=holders.get(gpu.id, gpu.session_id)) for gpu in self.gpus.gpus
             ],
-            faults=[],
         )
+
+    def _gpus_enable(self, params: gpus.GpuRef) -> gpus.GpuResult | ErrorCode:
+        return self._change_gpu(params.gpu_id, enabled=True)
+
+    def _gpus_disable(self, params: gpus.GpuRef) -> gpus.GpuResult | ErrorCode:
+        return self._change_gpu(params.gpu_id, enabled=False)
+
+    def _gpus_recheck(self, params: gpus.GpuRef) -> gpus.GpuResult | ErrorCode:
+        return self._change_gpu(params.gpu_id, **self.rechecks.get(params.gpu_id, {}))
+
+    def _change_gpu(self, gpu_id: int, **changes: Any) -> gpus.GpuResult | ErrorCode:
+        changed = [
+            msgspec.structs.replace(gpu, **changes) if gpu.id == gpu_id else gpu for gpu in self._gpus_list(None).gpus
+        ]
+        self.gpus = msgspec.structs.replace(self.gpus, gpus=changed)
+        found = [gpu for gpu in changed if gpu.id == gpu_id]
+        return gpus.GpuResult(gpu=found[0]) if found else ErrorCode.GPU_NOT_FOUND
+
+    def _orphans_list(self, _params: Any) -> orphans.OrphanList:
+        return orphans.OrphanList(orphans=list(self.orphans), problems=list(self.problems))
+
+    def _orphans_remove(self, _params: Any) -> orphans.OrphanList:
+        tried = [
+            msgspec.structs.replace(
+                orphan, removed=orphan.name not in self.kept, message=self.kept.get(orphan.name, "")
+            )
+            for orphan in self.orphans
+        ]
+        self.orphans = [orphan for orphan in self.orphans if orphan.name in self.kept]
+        return orphans.OrphanList(orphans=tried, problems=list(self.problems))
 
     def _packs_list(self, _params: Any) -> packs.PackList:
         return packs.PackList(packs=[PACK])
@@ -264,13 +322,23 @@ class FakeDaemon:
         if session.status in ENDED:
             return sessions.StopAccepted(session=session, requested=False)
         if session.status is not SessionStatus.STOPPING:
-            session = await self.put(msgspec.structs.replace(session, status=SessionStatus.STOPPING))
+            session = await self.put(_in_status(session, SessionStatus.STOPPING))
         return sessions.StopAccepted(session=session, requested=True)
 
     def _sessions_logs(self, params: sessions.SessionLogs) -> sessions.SessionLogsText | ErrorCode:
         if params.session_id not in self.sessions:
             return ErrorCode.SESSION_NOT_FOUND
         return sessions.SessionLogsText(text="a line\n")
+
+    def _sessions_reconcile(self, _params: Any) -> sessions.ReconcileReport:
+        active = [session for session in self.sessions.values() if session.status not in ENDED]
+        return sessions.ReconcileReport(
+            seconds=0.021,
+            sessions=len(active),
+            actions=list(self.mismatches),
+            orphans=len(self.orphans),
+            problems=list(self.problems),
+        )
 
     async def _news(self, told: int, generation: int) -> None:
         """Wait for a change or for the next heartbeat."""
@@ -315,6 +383,10 @@ class FakeDaemon:
 
 async def _tell(response: web.StreamResponse, event: WatchEvent) -> None:
     await response.write(msgspec.json.encode(event) + b"\n")
+
+
+def _in_status(session: Session, status: SessionStatus, **changes: Any) -> Session:
+    return msgspec.structs.replace(session, status=status, step=STEPS[status], **changes)
 
 
 def _error(code: ErrorCode, message: str, correlation_id: str | None) -> web.Response:

@@ -38,6 +38,8 @@ class FakeGpuDriver:
         self.answering.set()
         self.looks = 0
         self.closed = False
+        self._reported: dict[str, str] = {}
+        self._event = asyncio.Event()
 
     @property
     def uuids(self) -> tuple[str, ...]:
@@ -51,6 +53,12 @@ class FakeGpuDriver:
         """Let the driver list a GPU no longer."""
         del self.devices[uuid]
 
+    def report(self, uuid: str, fault: str | None = None) -> None:
+        """Let a GPU report an event, which wakes whoever waits; a fault stays until it is forgotten."""
+        if fault is not None:
+            self._reported[uuid] = fault
+        self._event.set()
+
     def describe(self) -> AdapterDescription:
         return AdapterDescription("gpus", "fake", real=False, reason="a test runs")
 
@@ -61,8 +69,24 @@ class FakeGpuDriver:
             raise GpuError("cannot read the GPUs: the driver was closed; make another")
         if self.error is not None:
             raise GpuError(f"cannot read the GPUs: {self.error}")
-        devices = sorted(self.devices.values(), key=lambda device: device.index)
+        devices = sorted((self._seen(device) for device in self.devices.values()), key=lambda device: device.index)
         return GpuInventory(tuple(devices), self.faults)
+
+    async def changed(self, timeout_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return not self.closed
+
+    async def forget_faults(self, uuid: str) -> None:
+        self._reported.pop(uuid, None)
 
     async def close(self) -> None:
         self.closed = True
+
+    def _seen(self, device: GpuDevice) -> GpuDevice:
+        faults = [fault for fault in (device.fault, self._reported.get(device.uuid)) if fault]
+        return replace(device, fault="; also ".join(faults) or None)

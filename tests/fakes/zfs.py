@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medforged.adapters.zfs.layout import Layout
@@ -15,15 +15,17 @@ from medforged.adapters.zfs.problems import ZfsFailure, ZfsProblem
 
 
 class FakeMounts:
-    """Mounts. To mount is to make the directory; `source_at` says what is found where."""
+    """Mounts. To mount is to make the directory. `before_find` is called at each look for a mount."""
 
     def __init__(self, *, harmless: bool = True) -> None:
         self.mounted: dict[Path, Mount] = {}
         self.restricted: list[Path] = []
         self.error: OSError | None = None
+        self.before_find: Callable[[], object] = lambda: None
         self._options = frozenset({"nosuid", "nodev"} if harmless else {"rw"})
 
     def find(self, path: Path) -> Mount | None:
+        self.before_find()
         return self.mounted.get(path)
 
     def restrict(self, mount: Mount) -> None:

@@ -27,6 +27,8 @@ def medforged(
     defaults = {
         "MEDFORGED_DAEMON__SOCKET": str(directory / "run" / "medforged.sock"),
         "MEDFORGED_DAEMON__STATE_DIRECTORY": str(directory / "state"),
+        # A bare host has no group of operators yet.
+        "MEDFORGED_DAEMON__SOCKET_GROUP": "",
         "MEDFORGED_DAEMON__INSTANCE": "mfbad",
         "MEDFORGED_NETWORK__NAME": "mfbad-public-sessions",
         "MEDFORGED_NETWORK__BRIDGE": "mf-mfbad",

@@ -27,13 +27,17 @@ _UNKNOWN_NAMESPACE = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED as 0.9 reads it; -1 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One port of a bridge. `namespace` is this host's id of the network namespace its other end lives in."""
+    """One port of a bridge. `namespace` is this host's id of the network namespace its other end lives in.
+
+    `kind` is the driver's word, such as "veth"; None for a physical interface.
+    """
 
     index: int
     name: str
     isolated: bool
     forwarding: bool
     namespace: int | None
+    kind: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,17 @@ class Links:
                 return False
             raise
         return True
+
+    def detach(self, port: Port) -> None:
+        """Remove a veth pair; what is of another kind is somebody's own, and only leaves the bridge. Gone: no error."""
+        try:
+            if port.kind == "veth":
+                self._route.link("del", index=port.index)
+            else:
+                self._route.link("set", index=port.index, master=0)
+        except self._refused as error:
+            if getattr(error, "code", None) != _NO_SUCH_DEVICE:
+                raise
 
     def attach_namespace(self, name: str, bridge: Bridge, namespace: int, mac: str) -> None:
         """Connect a namespace, given as a file descriptor, to the bridge: a veth pair, `eth0` at its far end.
@@ -175,4 +190,5 @@ def _port(link: Any) -> Port:
         bool(state.get_attr("IFLA_BRPORT_ISOLATED")),
         state.get_attr("IFLA_BRPORT_STATE") == _FORWARDING,
         link.get_attr("IFLA_LINK_NETNSID"),
+        _kind(link),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from medforged.adapters.bridge.addresses import holds_address
 from medforged.adapters.bridge.links import Bridge, Port, opened
+from medforged.adapters.bridge.strays import StrayPorts
 from medforged.domain.containers import SessionNetwork
 
 __all__ = ["PortIsolation", "PortReport", "decide"]
@@ -40,7 +41,8 @@ def decide(
 class PortIsolation:
     """Blocking; every call opens a netlink socket of its own. Raises IsolationError."""
 
-    def __init__(self, proc: Path = _PROC) -> None:
+    def __init__(self, strays: StrayPorts | None = None, proc: Path = _PROC) -> None:
+        self._strays = strays or StrayPorts()
         self._proc = proc
 
     def ensure(self, network: SessionNetwork, proxy: IPv4Address, exempt: Collection[str] = ()) -> PortReport:
@@ -53,6 +55,7 @@ class PortIsolation:
                 for port, flag in decide(bridge.ports, proxies, exempt)
                 if links.isolate(port, isolated=flag)
             )
+            self._strays.note(links, bridge, network, exempt)
             return PortReport(changed, problems, bridge.others)
 
     def missing(self, network: SessionNetwork, proxy: IPv4Address, exempt: Collection[str] = ()) -> tuple[str, ...]:

@@ -108,6 +108,15 @@ class DirectoryWorkspaceStore:
             f"cannot list the snapshots of {workspace.dataset}", lambda: self._list_snapshots(workspace)
         )
 
+    async def is_empty(self, key: WorkspaceKey) -> bool:
+        workspace = self.locate(key)
+        if await self.snapshots(key):
+            return False
+        try:
+            return await self._blocking.run(lambda: _holds_nothing(workspace.path))
+        except (CallTimedOut, OSError):
+            return False
+
     async def discard(self, key: WorkspaceKey) -> None:
         workspace = self.locate(key)
         what = f"cannot discard workspace {workspace.dataset}"
@@ -221,6 +230,19 @@ def _is_directory(path: Path) -> bool:
         return stat.S_ISDIR(path.lstat().st_mode)
     except FileNotFoundError:
         return False
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Whether a directory is absent or has nothing in it. A link to one is neither. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        with os.scandir(descriptor) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(descriptor)
 
 
 def _make(path: Path, mode: int) -> None:

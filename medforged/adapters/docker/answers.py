@@ -1,5 +1,8 @@
 """Owns the reading of the engine's answers about containers: pure functions that never trust a field to be there.
 
+An inspection that makes no sense is UNKNOWN, for there is a name to say it of. A listing that makes no sense is an
+error as a whole: to leave a container out would say that it does not exist.
+
 How the engine's states map to the port's:
 
 created                  CREATED
@@ -17,7 +20,7 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import Any
 
 from medforged.adapters.docker import labels
-from medforged.domain.containers import ContainerInfo, ContainerState
+from medforged.domain.containers import ContainerInfo, ContainerState, ContainerSummary
 from medforged.domain.errors import ContainerError
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "Senseless",
     "container_info",
     "container_labels",
+    "container_summaries",
     "image_id",
     "is_named",
     "part",
@@ -52,13 +56,13 @@ _STATES = {
     "dead": ContainerState.EXITED,
     "removing": ContainerState.EXITED,
 }
+_LISTING = "its containers"
 
 
 def container_info(name: str, answer: Answer) -> ContainerInfo:
     """A container from the answer to an inspection. Address and process id only while it runs, exit code only after."""
     state = part(answer, "State")
-    status = state.get("Status")
-    known = _STATES.get(status, ContainerState.UNKNOWN) if isinstance(status, str) else ContainerState.UNKNOWN
+    known = _state(state.get("Status"))
     running = known is ContainerState.RUNNING
     identity, exit_code = answer.get("Id"), state.get("ExitCode")
     if not isinstance(identity, str) or (running and process_id(answer) is None):
@@ -73,6 +77,18 @@ def container_info(name: str, answer: Answer) -> ContainerInfo:
         exit_code=exit_code if known is ContainerState.EXITED and isinstance(exit_code, int) else None,
         oom_killed=state.get("OOMKilled") is True,
     )
+
+
+def container_summaries(answer: object, instance: str) -> tuple[ContainerSummary, ...]:
+    """This installation's containers in the answer to a listing, by name. Raises Senseless.
+
+    A container without a name is left out: the engine takes it away when it begins to remove one, and nothing can be
+    asked of it, or done to it, under the name that it had.
+    """
+    if not isinstance(answer, list):
+        raise Senseless(_LISTING)
+    found = [summary for entry in answer if (summary := _summary(whole(entry, _LISTING), instance)) is not None]
+    return tuple(sorted(found, key=lambda summary: summary.name))
 
 
 def container_labels(answer: Answer) -> Mapping[str, str]:
@@ -117,6 +133,22 @@ def part(answer: Answer, key: str) -> Answer:
     """A part of an answer that should be an object; an empty one when it is null, absent or something else."""
     found = answer.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _summary(entry: Answer, instance: str) -> ContainerSummary | None:
+    identity, image, names = entry.get("Id"), entry.get("ImageID"), entry.get("Names") or []
+    if not isinstance(identity, str) or not isinstance(image, str) or not isinstance(names, list):
+        raise Senseless(_LISTING)
+    told = {str(key): str(value) for key, value in part(entry, "Labels").items()}
+    # A legacy link adds the name that another container has for this one: "/other/name".
+    name = next((str(found)[1:] for found in names if str(found).rfind("/") == 0), "")
+    if not name or not labels.is_ours(told, instance=instance, image_id=image):
+        return None
+    return ContainerSummary(name, identity, _state(entry.get("State")), labels.session_id(told))
+
+
+def _state(status: object) -> ContainerState:
+    return _STATES.get(status, ContainerState.UNKNOWN) if isinstance(status, str) else ContainerState.UNKNOWN
 
 
 def _address(answer: Answer) -> IPv4Address | None:

@@ -13,6 +13,7 @@ from medforged.adapters.docker.answers import (
     Senseless,
     container_info,
     container_labels,
+    container_summaries,
     image_id,
     is_named,
     whole,
@@ -22,7 +23,7 @@ from medforged.adapters.docker.engine import Connection
 from medforged.adapters.docker.failures import explanation, is_absent
 from medforged.adapters.docker.images import ImageIndex
 from medforged.adapters.docker.mounts import read_propagation
-from medforged.domain.containers import ContainerInfo, ContainerSpec, ContainerState
+from medforged.domain.containers import ContainerInfo, ContainerSpec, ContainerState, ContainerSummary
 from medforged.domain.errors import ContainerError, ContainerMissing
 
 __all__ = ["MAX_LOG_BYTES", "EngineContainers", "readable"]
@@ -159,17 +160,9 @@ class EngineContainers:
             return ContainerInfo(name, ContainerState.UNKNOWN)
         return ContainerInfo(name, ContainerState.MISSING) if existing is None else container_info(name, existing)
 
-    def list(self, at: Connection) -> tuple[ContainerInfo, ...]:
-        # The list itself has no process ids and exit codes, and old addresses for containers that failed to start.
-        found = []
-        for entry in at.client.containers(all=True, filters={"label": [f"{labels.INSTANCE}={self._instance}"]}):
-            try:
-                answer = at.client.inspect_container(entry["Id"])
-            except NotFound:
-                continue
-            if self._is_ours(answer):
-                found.append(container_info(_name(answer), answer))
-        return tuple(sorted(found, key=lambda info: info.name))
+    def list(self, at: Connection) -> tuple[ContainerSummary, ...]:
+        answer = at.client.containers(all=True, filters={"label": [f"{labels.INSTANCE}={self._instance}"]})
+        return container_summaries(answer, self._instance)
 
     def logs(self, at: Connection, name: str, lines: int) -> str:
         if lines < 1:
@@ -213,7 +206,3 @@ def readable(output: bytes) -> str:
 
 def _may_run(info: ContainerInfo) -> bool:
     return info.state in (ContainerState.RUNNING, ContainerState.UNKNOWN)
-
-
-def _name(answer: Answer) -> str:
-    return str(answer.get("Name")).removeprefix("/")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from medforged.adapters.docker.commands import EngineContainers
@@ -10,8 +12,16 @@ from medforged.adapters.docker.creation import GpuInjection, check_name
 from medforged.adapters.docker.engine import Engine
 from medforged.adapters.docker.images import ImageIndex, parse_image
 from medforged.adapters.docker.networks import EngineNetworks
+from medforged.adapters.docker.subscriptions import EngineEvents
 from medforged.domain.adapters import AdapterDescription
-from medforged.domain.containers import ContainerInfo, ContainerSpec, NetworkSpec, SessionNetwork
+from medforged.domain.containers import (
+    ContainerEvent,
+    ContainerInfo,
+    ContainerSpec,
+    ContainerSummary,
+    NetworkSpec,
+    SessionNetwork,
+)
 
 __all__ = ["DockerRuntime"]
 
@@ -43,6 +53,7 @@ class DockerRuntime:
         self._images = ImageIndex()
         self._containers = EngineContainers(instance, self._images, gpu_injection)
         self._networks = EngineNetworks(instance)
+        self._events = EngineEvents(self._engine, instance)
         self._gpu_injection = gpu_injection
 
     def describe(self) -> AdapterDescription:
@@ -109,8 +120,11 @@ class DockerRuntime:
         check_name(name)
         return await self._engine.ask(f"inspect container {name}", name, lambda at: self._containers.inspect(at, name))
 
-    async def containers(self) -> tuple[ContainerInfo, ...]:
+    async def containers(self) -> tuple[ContainerSummary, ...]:
         return await self._engine.ask("list containers", "list", self._containers.list)
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[ContainerEvent]]:
+        return self._events.subscribe()
 
     async def logs(self, name: str, lines: int) -> str:
         check_name(name)
@@ -119,4 +133,5 @@ class DockerRuntime:
         )
 
     async def close(self) -> None:
+        self._events.close()
         await self._engine.close()

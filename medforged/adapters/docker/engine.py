@@ -53,7 +53,7 @@ class Engine:
 
     def __init__(self, socket: Path, *, threads: int, question_seconds: float, action_seconds: float) -> None:
         self.socket = socket
-        self._question_seconds = question_seconds
+        self.question_seconds = question_seconds
         self._action_seconds = action_seconds
         self._max_connections = threads + _WAITING_THREADS
         self._calls = BlockingCalls("docker", threads=threads, waiting_threads=_WAITING_THREADS)
@@ -66,7 +66,7 @@ class Engine:
 
     async def ask(self, action: str, lane: str, work: Callable[[Connection], T]) -> T:
         """Run a question; `action` completes "cannot …" in messages. Raises ContainerError and its kin."""
-        return await self._run(action, f"ask {lane}", self._question_seconds, lambda: work(self._connected()[0]))
+        return await self._run(action, f"ask {lane}", self.question_seconds, lambda: work(self._connected()[0]))
 
     async def act(self, action: str, lane: str, work: Callable[[Connection], T], *, wait_seconds: float = 0) -> T:
         """The same for something that changes the host; the engine may take `wait_seconds` longer to answer.
@@ -107,13 +107,13 @@ class Engine:
         return self._connections
 
     def _connect(self) -> tuple[Connection, Connection]:
-        first = self._client(".".join(map(str, _OLDEST)), self._question_seconds)
+        first = self._client(".".join(map(str, _OLDEST)), self.question_seconds)
         try:
             said = whole(first.version(api_version=False), "its version")
         finally:
             first.close()
         chosen = api_version(str(said.get("ApiVersion")), str(said.get("MinAPIVersion")))
-        client = self._client(chosen, self._question_seconds)
+        client = self._client(chosen, self.question_seconds)
         info = whole(client.info(), "itself")
         asking = Connection(
             client=client,

@@ -37,6 +37,12 @@ class Entry:
     target: str
     parameters: bytes = b""
 
+    @property
+    def comment(self) -> str:
+        """What `-m comment` says, empty without one."""
+        comments = (match.data for match in self.matches if match.name == "comment")
+        return next(comments, b"").partition(b"\0")[0].decode("utf-8", "replace")
+
 
 @dataclass(frozen=True, slots=True)
 class _Layout:

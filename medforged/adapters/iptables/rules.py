@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
-__all__ = ["PREFIX", "ChainPlan", "Family", "Rule", "Scope", "TablePlan", "Verdict", "chain_names", "render"]
+__all__ = [
+    "PREFIX",
+    "ChainPlan",
+    "Family",
+    "Rule",
+    "Scope",
+    "TablePlan",
+    "Verdict",
+    "chain_names",
+    "jump_label",
+    "render",
+]
 
 # Every chain of every installation starts with this; jumps to such chains may stand before each other's.
 PREFIX = "MEDFORGE-"
@@ -102,6 +113,11 @@ def chain_names(instance: str, network: str) -> dict[str, str]:
     return {hook: f"{PREFIX}{tag}-{hook}" for hook in HOOKS}
 
 
+def jump_label(instance: str, network: str) -> str:
+    """The comment of the jumps to a network's chains, which says whose they are; the kernel takes 255 characters."""
+    return f"{instance}: {network}"[:255]
+
+
 def render(instance: str, scope: Scope) -> tuple[TablePlan, TablePlan]:
     """The rules of one sessions' network, IPv4 and IPv6."""
     rules = {
@@ -109,7 +125,7 @@ def render(instance: str, scope: Scope) -> tuple[TablePlan, TablePlan]:
         Family.IPV6: _nothing(scope.bridge),
     }
     names = chain_names(instance, scope.network)
-    label = f"{instance}: {scope.network}"[:255]
+    label = jump_label(instance, scope.network)
 
     def plan(family: Family) -> TablePlan:
         return TablePlan(

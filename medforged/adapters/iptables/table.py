@@ -60,6 +60,11 @@ class FilterTable:
             f"{self._family}: {reason}" for one in self._differences(self._desired(plan)) for reason in one.reasons
         )
 
+    def chains(self) -> Mapping[str, tuple[Entry, ...]]:
+        """Every chain there is with its rules, whoever made it. Raises IsolationError."""
+        with self._opened() as table:
+            return {chain.name: self._rules(table, chain.name) for chain in table.chains}
+
     def remove(self, chains: Sequence[str]) -> None:
         """Take the chains and every jump to them away. Absent: no error. Raises IsolationError."""
         with self._lock(), self._opened() as table:

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import pynvml
 
 from medforged.adapters.nvml.errors import NOT_OFFERED, explain_device, is_uninitialized
+from medforged.adapters.nvml.events import WATCHED
 from medforged.adapters.nvml.xids import XID_DOUBLE_BIT_ECC, XidBook, explain_recovery
 from medforged.domain.gpus import GpuDevice
 
 __all__ = ["NvmlDevice", "join_faults", "kernel_pci_address"]
 
 T = TypeVar("T")
-_WATCHED = pynvml.nvmlEventTypeXidCriticalError | pynvml.nvmlEventTypeDoubleBitEccError
 _EVENTS_PER_LOOK = 1000  # bounds one look at a GPU that floods its event queue; the rest comes with the next look
 _MIG = "MIG mode is on, which medforged does not allocate; switch it off with `nvidia-smi -mig 0` and reset the GPU"
 _NO_MEMORY: tuple[int, int | None] = (0, None)
@@ -94,7 +94,7 @@ class NvmlDevice:
             self._xids.note(uuid, XID_DOUBLE_BIT_ECC if ecc else int(event.eventData))
 
     def _watch(self, handle: Any) -> None:
-        wanted = pynvml.nvmlDeviceGetSupportedEventTypes(handle) & _WATCHED
+        wanted = pynvml.nvmlDeviceGetSupportedEventTypes(handle) & WATCHED
         if not wanted:
             return
         self._events = pynvml.nvmlEventSetCreate()

@@ -11,6 +11,7 @@ import pynvml
 
 from medforged.adapters.nvml.devices import NvmlDevice
 from medforged.adapters.nvml.errors import explain_device, explain_driver, is_uninitialized
+from medforged.adapters.nvml.events import EventWatch
 from medforged.adapters.nvml.lanes import Lane, Stuck
 from medforged.adapters.nvml.library import Census, NvmlLibrary
 from medforged.adapters.nvml.roll import Roll, Silence
@@ -33,10 +34,17 @@ class NvmlGpuDriver:
     GPU; `attach_timeout_seconds` bounds the first one after an initialisation, in which the driver may wake the
     GPU up (seconds each, one after the other, on hosts without persistence mode). A GPU that does not answer
     in time is reported as faulty, by its UUID when that is known. Its thread stays inside the library (see
-    `Lane`): the GPU stays faulty, without further waiting, until that thread comes back.
+    `Lane`): the GPU stays faulty, without further waiting, until that thread comes back. Events are waited for by a
+    thread of their own (see `EventWatch`, and for `event_retry_seconds`); where they fail, the looks go on.
     """
 
-    def __init__(self, *, timeout_seconds: float = 5.0, attach_timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float = 5.0,
+        attach_timeout_seconds: float = 30.0,
+        event_retry_seconds: float = 30.0,
+    ) -> None:
         self._timeout = timeout_seconds
         self._attach_timeout = attach_timeout_seconds
         self._looking = asyncio.Lock()
@@ -45,6 +53,7 @@ class NvmlGpuDriver:
         self._lanes: dict[int, Lane] = {}
         self._devices: dict[int, NvmlDevice] = {}
         self._attached: set[int] = set()
+        self._events = EventWatch(retry_seconds=event_retry_seconds)
         self._epoch = 0
         self._initialised = False
         self._xids = XidBook()
@@ -64,6 +73,13 @@ class NvmlGpuDriver:
                 raise self._failed("NVML loses its initialisation at once; see `dmesg` for NVRM messages")
             return self._roll.assemble(looks)
 
+    async def changed(self, timeout_seconds: float) -> bool:
+        """True also when events begin or cease to be watched: what happened in between, only a look can tell."""
+        return await self._events.changed(timeout_seconds)
+
+    async def forget_faults(self, uuid: str) -> None:
+        self._xids.forget(uuid)
+
     async def close(self) -> None:
         """Takes at most `timeout_seconds`, whatever the driver does; every later `inventory()` raises GpuError.
 
@@ -73,7 +89,10 @@ class NvmlGpuDriver:
         devices, self._devices = self._devices, {}
         with contextlib.suppress(TimeoutError, Stuck):
             async with asyncio.timeout(self._timeout):
-                await asyncio.gather(*(self._run(index, device.release) for index, device in devices.items()))
+                await asyncio.gather(
+                    self._events.end(timeout_seconds=self._timeout),
+                    *(self._run(index, device.release) for index, device in devices.items()),
+                )
                 await self._library_lane.run(self._library.shutdown, timeout_seconds=self._timeout)
 
     async def _look(self, *, renew: bool) -> list[GpuDevice | Silence] | None:
@@ -88,13 +107,24 @@ class NvmlGpuDriver:
             self._roll.forget_places()
         looks = await asyncio.gather(*(self._look_at(index) for index in range(census.count)))
         found = [look for look in looks if look is not None]
-        return found if len(found) == len(looks) else None
+        if len(found) != len(looks):
+            return None
+        if not self._closed:
+            self._events.begin(look.index for look in found if isinstance(look, GpuDevice))
+        return found
 
     async def _census(self, *, renew: bool) -> Census:
         timeout = self._timeout if self._initialised else self._attach_timeout
         self._initialised = False
         try:
-            census = await self._library_lane.run(lambda: self._library.census(renew=renew), timeout_seconds=timeout)
+            if renew:
+                await self._shut_down(timeout)
+            try:
+                census = await self._count(timeout)
+            except pynvml.NVMLError as error:
+                if not is_uninitialized(error):
+                    raise
+                census = await self._count(timeout)  # the driver was reset since the last look
         except pynvml.NVMLError as error:
             raise self._failed(explain_driver(error)) from error
         except Stuck as stuck:
@@ -102,6 +132,19 @@ class NvmlGpuDriver:
         self._initialised = True
         self._state = f"driver {census.driver_version}, {census.count} GPUs"
         return census
+
+    async def _count(self, seconds: float) -> Census:
+        """Raises NVMLError, and the next call initialises NVML anew then."""
+        try:
+            return await self._library_lane.run(self._library.census, timeout_seconds=seconds)
+        except pynvml.NVMLError:
+            await self._shut_down(seconds)
+            raise
+
+    async def _shut_down(self, seconds: float) -> None:
+        with contextlib.suppress(Stuck):  # a stuck thread must not keep a driver from coming back
+            await self._events.end(timeout_seconds=self._timeout)
+        await self._library_lane.run(self._library.shutdown, timeout_seconds=seconds)
 
     async def _look_at(self, index: int) -> GpuDevice | Silence | None:
         device = self._devices.setdefault(index, NvmlDevice(index, self._xids))

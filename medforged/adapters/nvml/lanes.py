@@ -22,7 +22,7 @@ class Lane:
 
     A call into NVML that hangs (a GPU that died inside the kernel driver) can neither be cancelled nor
     killed. Its thread is left behind and the lane refuses, at once, every further call until that thread
-    comes back; so a lane never holds more than one thread, and a driver with n GPUs never more than n + 1.
+    comes back; so a lane never holds more than one thread, and a driver with n GPUs never more than n + 2.
     The threads are daemon threads, which `concurrent.futures` does not offer: its executors join theirs
     when the interpreter ends, and one stuck GPU would keep the whole process from ending.
     """

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import pynvml
 
-from medforged.adapters.nvml.errors import is_uninitialized
-
 __all__ = ["Census", "NvmlLibrary"]
 
 
@@ -28,37 +26,22 @@ class NvmlLibrary:
         self._epoch = 0
         self._version: str | None = None
 
-    def census(self, *, renew: bool = False) -> Census:
-        """Count the GPUs, initialising NVML where needed, or anyway (`renew`).
+    def census(self) -> Census:
+        """Count the GPUs, initialising NVML where that has not been done since the last shutdown.
 
-        Raises NVMLError; the next call initialises it again then.
+        Raises NVMLError; the initialisation is worth nothing then and should be shut down.
         """
-        if renew:
-            self.shutdown()
-        try:
-            return self._count()
-        except pynvml.NVMLError as error:
-            self.shutdown()
-            if not is_uninitialized(error):
-                raise
-        try:
-            return self._count()
-        except pynvml.NVMLError:
-            self.shutdown()
-            raise
-
-    def shutdown(self) -> None:
-        """Safe to call at any time, also when the driver is gone."""
-        if self._version is not None:
-            self._version = None
-            with contextlib.suppress(pynvml.NVMLError):  # what is not initialised any more needs no end
-                pynvml.nvmlShutdown()
-
-    def _count(self) -> Census:
         if self._version is None:
             # Without this flag NVML refuses to start on a host whose GPUs are all lost, and nobody would be told which.
             pynvml.nvmlInitWithFlags(pynvml.NVML_INIT_FLAG_NO_GPUS)
             self._version = ""
             self._epoch += 1
-            self._version = str(pynvml.nvmlSystemGetDriverVersion())
+        self._version = self._version or str(pynvml.nvmlSystemGetDriverVersion())
         return Census(self._version, int(pynvml.nvmlDeviceGetCount()), self._epoch)
+
+    def shutdown(self) -> None:
+        """Safe to call at any time, also when the driver is gone; but not while a thread waits for events."""
+        if self._version is not None:
+            self._version = None
+            with contextlib.suppress(pynvml.NVMLError):  # what is not initialised any more needs no end
+                pynvml.nvmlShutdown()

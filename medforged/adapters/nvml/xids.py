@@ -62,8 +62,9 @@ _RECOVERY: dict[int, str] = {
 class XidBook:
     """Remembers which GPU reported which Xids, and writes each to the journal. Safe to use from any thread.
 
-    Faults are kept until the daemon restarts: the driver reports each only once, and to reset a GPU every
-    client of NVML has to be stopped anyway, the daemon too.
+    Faults are kept until an operator has them forgotten or the daemon restarts, since the driver reports each only
+    once. To reset a GPU every client of NVML has to be stopped, the daemon too; what was repaired otherwise, or needed
+    no repair, is usable again without a restart.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,13 @@ class XidBook:
         with self._lock:
             self._seen.setdefault(uuid, set()).add(xid)
         self._log.warning("gpu.xid", gpu_uuid=uuid, xid=xid, fault=is_fault(xid))
+
+    def forget(self, uuid: str) -> None:
+        """What this GPU has reported until now does not count any more."""
+        with self._lock:
+            xids = sorted(self._seen.pop(uuid, ()))
+        if xids:
+            self._log.info("gpu.faults.forgotten", gpu_uuid=uuid, xids=xids)
 
     def fault_of(self, uuid: str) -> str | None:
         """One sentence for what this GPU has reported, None when it may be used."""
@@ -94,7 +102,10 @@ def explain_xids(xids: Iterable[int]) -> str | None:
     if not faults:
         return None
     named = " and ".join(f"Xid {xid} ({_NAMES[xid]})" if xid in _NAMES else f"Xid {xid}" for xid in faults)
-    return f"the driver reported {named}; reset or replace the GPU, then restart medforged"
+    return (
+        f"the driver reported {named}; reset the GPU (stop medforged, run `nvidia-smi --gpu-reset`, start medforged) "
+        "or replace it, then run `medforgectl gpus recheck`"
+    )
 
 
 def explain_recovery(action: int) -> str | None:

@@ -1,7 +1,8 @@
-"""Owns simulated containers and their network, in memory: trials, demonstrations, scale and fault tests.
+"""Owns simulated containers and their network: trials, demonstrations, scale and fault tests.
 
 Nothing runs. A container that has been started is running until it is stopped, killed by `die` or found dead after
-the number of looks that `die_after_looks` gives it. There is no time in here apart from one configurable delay.
+the number of looks that `die_after_looks` gives it. There is no time in here apart from one configurable delay. What
+exists is on the `SimulatedHost`, and outlives the adapter where that does; what goes wrong with calls is the adapter's.
 """
 
 from __future__ import annotations
@@ -10,59 +11,60 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 
+from medforged.adapters.simulated.engine import KILLED, SimulatedEngine
+from medforged.adapters.simulated.events import EventStream, events_between
+from medforged.adapters.simulated.hangs import Hang, Hangs
+from medforged.adapters.simulated.host import SimulatedHost, Watch
+from medforged.adapters.simulated.items import ContainerItem, NetworkItem, PartItem
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.containers import (
+    ContainerEvent,
+    ContainerEventKind,
     ContainerInfo,
     ContainerSpec,
     ContainerState,
-    Endpoint,
+    ContainerSummary,
     NetworkSpec,
     SessionNetwork,
 )
-from medforged.domain.errors import ContainerError, ContainerMissing, ContainerUnavailable
+from medforged.domain.errors import ContainerError, ContainerUnavailable
 
 __all__ = ["SimulatedRuntime"]
 
 _PINNED = re.compile(r"(?:.+@)?(sha256:[0-9a-f]{64})")
-# Above the kernel's largest process id (PID_MAX_LIMIT, 2^22): no mistake can ever signal a real process.
-_FIRST_PROCESS_ID = (1 << 22) + 1
 _MAX_LOG_BYTES = 1 << 20
-_KILLED = 137
 
 
-@dataclass(slots=True)
-class _Container:
-    spec: ContainerSpec
-    id: str
-    state: ContainerState = ContainerState.CREATED
-    address: IPv4Address | None = None
-    process_id: int | None = None
-    exit_code: int | None = None
-    oom_killed: bool = False
-    dies_after: int | None = None
-    output: list[str] = field(default_factory=list)
-
-
-class SimulatedRuntime:
-    """ContainerRuntime over containers that exist nowhere.
+class SimulatedRuntime(SimulatedEngine):
+    """ContainerRuntime over containers that exist nowhere but on a `host`, by default one of its own.
 
     `images` are the pinned references that resolve; None lets every one. Each call takes `latency_seconds`.
     """
 
-    def __init__(self, *, latency_seconds: float = 0.0, images: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        latency_seconds: float = 0.0,
+        images: Iterable[str] | None = None,
+        host: SimulatedHost | None = None,
+    ) -> None:
+        super().__init__(host or SimulatedHost())
         self._latency_seconds = latency_seconds
         self._images = None if images is None else set(images)
-        self._containers: dict[str, _Container] = {}
-        self._foreign: set[str] = set()
-        self._networks: dict[str, NetworkSpec] = {}
         self._failures: dict[str, deque[ContainerError]] = {}
-        self._outage: str | None = None
+        self._hangs = Hangs()
         self._die_on_start: dict[str, int] = {}
-        self._started = 0
+        self._streams: set[EventStream] = set()
+        self._closed = False
+        self._stops = (
+            self._host.containers.observe(self._container_changed),
+            self._host.networks.observe(self._network_changed),
+            self._host.engine.observe(self._engine_changed),
+        )
 
     # The port.
 
@@ -74,7 +76,18 @@ class SimulatedRuntime:
 
     async def ensure_network(self, spec: NetworkSpec) -> SessionNetwork:
         await self._enter("ensure_network", spec.name)
-        if self._networks.setdefault(spec.name, spec) != spec:
+        wanted = NetworkItem(
+            name=spec.name,
+            subnet=str(spec.subnet),
+            gateway=str(spec.gateway),
+            dynamic_range=str(spec.dynamic_range),
+            bridge=spec.bridge,
+        )
+        with self._host.networks.exclusive():
+            found = self._host.networks.get(spec.name)
+            if found is None:
+                self._host.networks.put(spec.name, wanted)
+        if found not in (None, wanted):
             raise ContainerError(
                 f"cannot use network {spec.name}: it exists, and is not as it has to be; remove it, or configure it so"
             )
@@ -86,9 +99,13 @@ class SimulatedRuntime:
 
     async def remove_network(self, name: str) -> None:
         await self._enter("remove_network", name)
-        if name in self._networks and (attached := [found.spec.name for found in self._running(name)]):
-            raise ContainerError(f"cannot remove network {name}: {', '.join(attached)} still attached; stop them first")
-        self._networks.pop(name, None)
+        with self._host.networks.exclusive():
+            exists = self._host.networks.get(name) is not None
+            if exists and (attached := [found.name for found in self._running(name)]):
+                raise ContainerError(
+                    f"cannot remove network {name}: {', '.join(attached)} still attached; stop them first"
+                )
+            self._host.networks.remove(name)
 
     async def resolve_image(self, image: str) -> str:
         await self._enter("resolve_image", image)
@@ -97,25 +114,31 @@ class SimulatedRuntime:
     async def create(self, spec: ContainerSpec) -> str:
         await self._enter("create", spec.name)
         self._resolve(spec.image)
-        existing = self._own(spec.name)
-        if existing is None:
-            existing = self._containers[spec.name] = _Container(spec, secrets.token_hex(32))
-        if existing.spec.session_id != spec.session_id:
+        with self._host.containers.exclusive():
+            existing = self._own(spec.name)
+            if existing is None:
+                existing = ContainerItem(
+                    name=spec.name,
+                    id=secrets.token_hex(32),
+                    session_id=spec.session_id,
+                    slug=spec.slug,
+                    image=spec.image,
+                    network=spec.network,
+                    gpu_uuid=spec.gpu_uuid,
+                )
+                self._host.containers.put(spec.name, existing)
+        if existing.session_id != spec.session_id:
             raise ContainerError(
-                f"cannot create container {spec.name}: one of this name exists for session {existing.spec.session_id}"
+                f"cannot create container {spec.name}: one of this name exists for session {existing.session_id}"
             )
         return existing.id
 
     async def start(self, name: str) -> ContainerInfo:
         await self._enter("start", name)
-        found = self._existing(name)
-        if found.state is not ContainerState.RUNNING:
-            if found.spec.network not in self._networks:
-                raise ContainerError(f"cannot start container {name}: its network does not exist; restart medforged")
-            self._started += 1
-            found.address = self._free_address(self._networks[found.spec.network])
-            found.process_id = _FIRST_PROCESS_ID + self._started
-            found.state, found.exit_code, found.oom_killed = ContainerState.RUNNING, None, False
+        with self._host.containers.exclusive():
+            found = self._existing(name)
+            if found.state is not ContainerState.RUNNING:
+                found = self._run(found)
         if name in self._die_on_start:
             self.die(name, exit_code=self._die_on_start.pop(name))
             raise ContainerError(f"cannot start container {name}: its program ended at once; see its log")
@@ -123,23 +146,44 @@ class SimulatedRuntime:
 
     async def stop(self, name: str, grace_seconds: float) -> None:  # noqa: ARG002 - nothing here needs time to end
         await self._enter("stop", name)
-        found = self._own(name)
-        if found is not None and found.state is ContainerState.RUNNING:
-            self.die(name, exit_code=_KILLED)
+        with self._host.containers.exclusive():
+            found = self._own(name)
+            if found is not None and found.state is ContainerState.RUNNING:
+                self._tell(ContainerEvent(ContainerEventKind.KILL, name, found.session_id))
+                self.die(name, exit_code=KILLED)
 
     async def remove(self, name: str) -> None:
         await self._enter("remove", name)
-        if self._own(name) is not None:
-            del self._containers[name]
+        with self._host.containers.exclusive():
+            found = self._own(name)
+            if found is not None and found.state is ContainerState.RUNNING:
+                self._tell(ContainerEvent(ContainerEventKind.KILL, name, found.session_id))
+            self._host.containers.remove(name)
 
     async def inspect(self, name: str) -> ContainerInfo:
         await self._enter("inspect", name)
         found = self._own(name)
-        return ContainerInfo(name, ContainerState.MISSING) if found is None else self._look(found)
+        return ContainerInfo(name, ContainerState.MISSING) if found is None else _info(self._look(found))
 
-    async def containers(self) -> tuple[ContainerInfo, ...]:
+    async def containers(self) -> tuple[ContainerSummary, ...]:
         await self._enter("containers", "")
-        return tuple(self._look(self._containers[name]) for name in sorted(self._containers))
+        found = [self._look(item) for item in self._host.containers.items().values() if not item.foreign]
+        return tuple(ContainerSummary(item.name, item.id, item.state, item.session_id) for item in found)
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[AsyncIterator[ContainerEvent]]:
+        await self._enter("subscribe", "")
+        # The engine first: what dies with it is not told any more, as nothing is by an engine that is down.
+        shelves = (self._host.engine, self._host.containers, self._host.networks)
+        for shelf in shelves:
+            shelf.poll()  # what others did before is no news
+        stream = EventStream(Watch(*shelves))
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)
+            stream.close()
 
     async def logs(self, name: str, lines: int) -> str:
         await self._enter("logs", name)
@@ -148,7 +192,11 @@ class SimulatedRuntime:
         return said.encode()[-_MAX_LOG_BYTES:].decode(errors="ignore")
 
     async def close(self) -> None:
-        self._outage = "the container adapter has been closed"
+        if not self._closed:
+            for stop in self._stops:
+                stop()
+        self._closed = True
+        self._end_streams("the container adapter has been closed")
 
     # What a test or a demonstration does to it.
 
@@ -156,61 +204,30 @@ class SimulatedRuntime:
         self, operation: str, reason: str, *, times: int = 1, error: type[ContainerError] = ContainerError
     ) -> None:
         """Let the next calls of this method of the port fail."""
-        if not hasattr(SimulatedRuntime, operation):
-            raise ValueError(f"the port has no method {operation!r}")
+        _check(operation)
         failure = error(f"cannot {operation.replace('_', ' ')}: {reason} (simulated)")
         self._failures.setdefault(operation, deque()).extend([failure] * times)
 
-    def begin_outage(self, reason: str = "the container engine does not answer (simulated)") -> None:
-        """Let every call raise ContainerUnavailable."""
-        self._outage = reason
-
-    def end_outage(self) -> None:
-        self._outage = None
-
-    def die(self, name: str, *, exit_code: int = 1, oom_killed: bool = False) -> None:
-        """Let a running container end by itself. Raises ContainerMissing."""
-        found = self._existing(name)
-        found.state, found.exit_code, found.oom_killed = ContainerState.EXITED, exit_code, oom_killed
-        found.address = found.process_id = found.dies_after = None
-
-    def die_after_looks(self, name: str, looks: int) -> None:
-        """Let a running container be found dead at the look after this many more. Raises ContainerMissing."""
-        self._existing(name).dies_after = looks
+    def hang(self, operation: str, name: str | None = None) -> Hang:
+        """Let calls of this method of the port, of all or of one name, not return until what is returned says so."""
+        _check(operation)
+        return self._hangs.add(operation, name)
 
     def die_on_start(self, name: str, *, exit_code: int = 1) -> None:
         """Let the container's program end at once when it is started next; it need not exist yet."""
         self._die_on_start[name] = exit_code
 
-    def vanish(self, name: str) -> None:
-        """Let a container be removed behind the daemon's back. Raises ContainerMissing."""
-        self._existing(name)
-        del self._containers[name]
-
-    def occupy(self, name: str) -> None:
-        """Let somebody else have a container of this name."""
-        self._foreign.add(name)
-
-    def say(self, name: str, text: str) -> None:
-        """Let a container write to its output. Raises ContainerMissing."""
-        self._existing(name).output.extend(text.splitlines(keepends=True))
-
     async def _enter(self, operation: str, subject: str) -> None:
         """Every call of the port begins here; `subject` is the name or reference that it is about."""
         # Also without a delay: a real adapter always lets others run here, and defects hide behind one that does not.
         await asyncio.sleep(self._latency_seconds)
-        if self._outage is not None:
-            raise ContainerUnavailable(f"cannot {operation.replace('_', ' ')} {subject}".rstrip() + f": {self._outage}")
+        await self._hangs.wait(operation, subject)
+        outage = "the container adapter has been closed" if self._closed else self._engine().failure
+        if outage is not None:
+            raise ContainerUnavailable(f"cannot {operation.replace('_', ' ')} {subject}".rstrip() + f": {outage}")
         waiting = self._failures.get(operation)
         if waiting:
             raise waiting.popleft()
-
-    def _look(self, found: _Container) -> ContainerInfo:
-        if found.state is ContainerState.RUNNING and found.dies_after is not None:
-            found.dies_after -= 1
-            if found.dies_after < 0:
-                self.die(found.spec.name)
-        return _info(found)
 
     def _resolve(self, image: str) -> str:
         pinned = _PINNED.fullmatch(image)
@@ -220,57 +237,43 @@ class SimulatedRuntime:
             raise ContainerError(f"cannot use image {image}: it is not on this host; pull or build it")
         return pinned[1]
 
-    def _own(self, name: str) -> _Container | None:
-        if name in self._foreign:
-            raise ContainerError(
-                f"cannot touch container {name}: it was not made by this installation; remove or rename it"
-            )
-        return self._containers.get(name)
+    # What is told to subscribers.
 
-    def _existing(self, name: str) -> _Container:
-        found = self._own(name)
-        if found is None:
-            raise ContainerMissing(f"cannot find container {name}: it does not exist")
-        return found
+    def _container_changed(self, _: str, before: ContainerItem | None, after: ContainerItem | None) -> None:
+        for event in events_between(before, after):
+            self._tell(event)
 
-    def _running(self, network: str) -> list[_Container]:
-        return [
-            found
-            for found in self._containers.values()
-            if found.spec.network == network and found.state is ContainerState.RUNNING
-        ]
+    def _network_changed(self, name: str, *_: NetworkItem | None) -> None:
+        self._tell(ContainerEvent(ContainerEventKind.NETWORK, name))
 
-    def _free_address(self, network: NetworkSpec) -> IPv4Address:
-        subnet = network.subnet
-        taken = {found.address for found in self._running(network.name)}
-        taken |= {subnet.network_address, subnet.broadcast_address, network.gateway}
-        for address in network.dynamic_range:
-            if address not in taken:
-                return address
-        raise ContainerError(
-            f"cannot start a container: every address of network {network.name} is in use; stop sessions, or "
-            "configure a larger range"
-        )
+    def _engine_changed(self, _: str, before: PartItem | None, after: PartItem | None) -> None:
+        former, now = before or PartItem(), after or PartItem()
+        if now.failure is not None:
+            self._end_streams(now.failure)
+        elif now.restarts != former.restarts:
+            self._end_streams("the container engine was restarted (simulated)")
 
-    def _network(self, name: str) -> SessionNetwork:
-        spec = self._networks.get(name)
-        if spec is None:
-            raise ContainerMissing(f"cannot read network {name}: it does not exist; restart medforged, which makes it")
-        endpoints = tuple(
-            Endpoint(found.spec.name, found.address, found.process_id)
-            for found in self._running(name)
-            if found.address is not None and found.process_id is not None
-        )
-        return SessionNetwork(name, spec.bridge, spec.subnet, spec.gateway, endpoints)
+    def _tell(self, event: ContainerEvent) -> None:
+        for stream in self._streams:
+            stream.tell(event)
+
+    def _end_streams(self, reason: str) -> None:
+        for stream in self._streams:
+            stream.end(reason)
 
 
-def _info(found: _Container) -> ContainerInfo:
+def _check(operation: str) -> None:
+    if not hasattr(SimulatedRuntime, operation):
+        raise ValueError(f"the port has no method {operation!r}")
+
+
+def _info(found: ContainerItem) -> ContainerInfo:
     return ContainerInfo(
-        name=found.spec.name,
+        name=found.name,
         state=found.state,
         id=found.id,
-        session_id=found.spec.session_id,
-        address=found.address,
+        session_id=found.session_id,
+        address=None if found.address is None else IPv4Address(found.address),
         process_id=found.process_id,
         exit_code=found.exit_code,
         oom_killed=found.oom_killed,

@@ -1,14 +1,17 @@
-"""Owns simulated workspaces: names and snapshots in memory, nothing on disk, no root needed. Quotas are ignored."""
+"""Owns simulated workspaces: names and snapshots on a simulated host. Quotas are noted and not enforced."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from medforged.adapters.simulated.hangs import Hang, Hangs
+from medforged.adapters.simulated.host import SimulatedHost
+from medforged.adapters.simulated.items import SnapshotItem, WorkspaceItem
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.errors import WorkspaceError
 from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_snapshot_name
@@ -25,6 +28,7 @@ class Operation(StrEnum):
     EXISTS = "exists"
     SNAPSHOT = "snapshot"
     SNAPSHOTS = "snapshots"
+    IS_EMPTY = "is_empty"
     DISCARD = "discard"
     KEYS = "keys"
 
@@ -63,14 +67,11 @@ class RandomFaults:
             raise WorkspaceError(f"cannot {operation} workspace: simulated fault {moment} its effect; try again")
 
 
-@dataclass(slots=True)
-class _Contents:
-    quota_bytes: int | None
-    snapshots: dict[str, datetime] = field(default_factory=dict)
-
-
 class SimulatedWorkspaceStore:
-    """WorkspaceStore in memory. Its names and paths look like those of a pool; `faults` may delay and fail."""
+    """WorkspaceStore on a `host`, by default one of its own; no root needed, and no file is ever in a workspace.
+
+    Its names and paths look like those of a pool; `faults` may delay and fail.
+    """
 
     def __init__(
         self,
@@ -80,13 +81,15 @@ class SimulatedWorkspaceStore:
         mount_root: Path | None = None,
         reason: str = "configured",
         faults: Faults = no_faults,
+        host: SimulatedHost | None = None,
     ) -> None:
         self._clock = clock
         self._root = root
         self._mount_root = mount_root or Path("/", root)
         self._description = AdapterDescription("workspaces", "simulated", real=False, reason=reason)
         self._faults = faults
-        self._workspaces: dict[WorkspaceKey, _Contents] = {}
+        self._hangs = Hangs()
+        self._shelf = (host or SimulatedHost()).workspaces
 
     @property
     def root(self) -> str:
@@ -100,63 +103,107 @@ class SimulatedWorkspaceStore:
         return Workspace(key, f"{self._root}/{key.relative}", self._mount_root / key.relative)
 
     async def prepare(self) -> None:
-        await self._faults(Operation.PREPARE, Moment.BEFORE)
+        await self._enter(Operation.PREPARE)
         await self._faults(Operation.PREPARE, Moment.AFTER)
 
     async def create(self, key: WorkspaceKey, quota_bytes: int | None) -> Workspace:
         workspace = self.locate(key)
-        await self._faults(Operation.CREATE, Moment.BEFORE)
+        await self._enter(Operation.CREATE, key)
         if quota_bytes is not None and quota_bytes <= 0:
             raise WorkspaceError(
                 f"cannot create workspace {workspace.dataset}: a quota of {quota_bytes} bytes is not one"
             )
-        fresh = key not in self._workspaces
-        self._workspaces.setdefault(key, _Contents(quota_bytes))
+        with self._shelf.exclusive():
+            fresh = self._get(key) is None
+            if fresh:
+                self._put(WorkspaceItem(user_id=key.user_id, session_id=key.session_id, quota_bytes=quota_bytes))
         try:
             await self._faults(Operation.CREATE, Moment.AFTER)
         except WorkspaceError:
             # The port promises that a failure leaves nothing behind.
             if fresh:
-                del self._workspaces[key]
+                self._shelf.remove(_name(key))
             raise
         return workspace
 
     async def exists(self, key: WorkspaceKey) -> bool:
-        await self._faults(Operation.EXISTS, Moment.BEFORE)
+        await self._enter(Operation.EXISTS, key)
         await self._faults(Operation.EXISTS, Moment.AFTER)
-        return key in self._workspaces
+        return self._get(key) is not None
 
     async def snapshot(self, key: WorkspaceKey, name: str) -> Snapshot:
         dataset = self.locate(key).dataset
-        await self._faults(Operation.SNAPSHOT, Moment.BEFORE)
+        await self._enter(Operation.SNAPSHOT, key)
         if not is_snapshot_name(name):
             raise WorkspaceError(
                 f"cannot take snapshot {dataset}@{name}: the name may hold letters, digits and _.:- only"
             )
-        contents = self._workspaces.get(key)
-        if contents is None:
-            raise WorkspaceError(f"cannot take snapshot {dataset}@{name}: there is no such workspace")
-        created_at = contents.snapshots.setdefault(name, self._clock.now())
+        with self._shelf.exclusive():
+            found = self._get(key)
+            if found is None:
+                raise WorkspaceError(f"cannot take snapshot {dataset}@{name}: there is no such workspace")
+            taken = next((snapshot for snapshot in found.snapshots if snapshot.name == name), None)
+            if taken is None:
+                taken = SnapshotItem(name=name, created_at=self._clock.now())
+                self._put(replace(found, snapshots=(*found.snapshots, taken)))
         await self._faults(Operation.SNAPSHOT, Moment.AFTER)
-        return Snapshot(key, dataset, name, created_at)
+        return Snapshot(key, dataset, name, taken.created_at)
 
     async def snapshots(self, key: WorkspaceKey) -> tuple[Snapshot, ...]:
         dataset = self.locate(key).dataset
-        await self._faults(Operation.SNAPSHOTS, Moment.BEFORE)
-        contents = self._workspaces.get(key)
-        taken = contents.snapshots if contents else {}
+        await self._enter(Operation.SNAPSHOTS, key)
+        found = self._get(key)
         await self._faults(Operation.SNAPSHOTS, Moment.AFTER)
-        return tuple(Snapshot(key, dataset, name, created_at) for name, created_at in taken.items())
+        taken = found.snapshots if found is not None else ()
+        return tuple(Snapshot(key, dataset, snapshot.name, snapshot.created_at) for snapshot in taken)
+
+    async def is_empty(self, key: WorkspaceKey) -> bool:
+        await self._enter(Operation.IS_EMPTY, key)
+        found = self._get(key)
+        await self._faults(Operation.IS_EMPTY, Moment.AFTER)
+        return found is None or not (found.snapshots or found.files)
 
     async def discard(self, key: WorkspaceKey) -> None:
-        await self._faults(Operation.DISCARD, Moment.BEFORE)
-        contents = self._workspaces.get(key)
-        if contents is not None and contents.snapshots:
-            raise WorkspaceError(f"cannot discard workspace {self.locate(key).dataset}: it has snapshots")
-        self._workspaces.pop(key, None)
+        await self._enter(Operation.DISCARD, key)
+        with self._shelf.exclusive():
+            found = self._get(key)
+            if found is not None and found.snapshots:
+                raise WorkspaceError(f"cannot discard workspace {self.locate(key).dataset}: it has snapshots")
+            self._shelf.remove(_name(key))
         await self._faults(Operation.DISCARD, Moment.AFTER)
 
     async def keys(self) -> tuple[WorkspaceKey, ...]:
-        await self._faults(Operation.KEYS, Moment.BEFORE)
+        await self._enter(Operation.KEYS)
         await self._faults(Operation.KEYS, Moment.AFTER)
-        return tuple(self._workspaces)
+        return tuple(WorkspaceKey(item.user_id, item.session_id) for item in self._shelf.items().values())
+
+    # What a test or a demonstration does to it.
+
+    def hang(self, operation: Operation | str, key: WorkspaceKey | None = None) -> Hang:
+        """Let calls of this operation, all or those about one workspace, not return until what is returned says so."""
+        return self._hangs.add(Operation(operation), key)
+
+    def write(self, key: WorkspaceKey, files: int = 1) -> None:
+        """Let so many files be in a workspace, as its session would write them. Raises WorkspaceError."""
+        with self._shelf.exclusive():
+            found = self._get(key)
+            if found is None:
+                raise WorkspaceError(
+                    f"cannot write to workspace {self.locate(key).dataset}: there is no such workspace"
+                )
+            self._put(replace(found, files=files))
+
+    async def _enter(self, operation: Operation, key: WorkspaceKey | None = None) -> None:
+        """Every call begins here."""
+        await self._hangs.wait(operation, key)
+        await self._faults(operation, Moment.BEFORE)
+
+    def _get(self, key: WorkspaceKey) -> WorkspaceItem | None:
+        return self._shelf.get(_name(key))
+
+    def _put(self, item: WorkspaceItem) -> None:
+        self._shelf.put(_name(WorkspaceKey(item.user_id, item.session_id)), item)
+
+
+def _name(key: WorkspaceKey) -> str:
+    return f"{key.user_id}_{key.session_id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.errors import StartupFailed
 
-__all__ = ["open_database"]
+__all__ = ["READS", "open_database"]
 
 _BUSY_TIMEOUT_MS = 5000
+# Execution options of transactions that only read.
+READS = {"medforge_reads": True}
 
 
-async def open_database(directory: Path) -> tuple[AsyncEngine, int]:
+async def open_database(directory: Path, *, busy_timeout_ms: int = _BUSY_TIMEOUT_MS) -> tuple[AsyncEngine, int]:
     """The migrated database `medforged.db` in a directory of root's own, and the descriptor of the lock to keep open.
+
+    `busy_timeout_ms`: how long a transaction waits for another program's.
 
     Raises StartupFailed when the directory cannot be used, another daemon holds the database, or it cannot be migrated.
     """
@@ -40,8 +45,8 @@ async def open_database(directory: Path) -> tuple[AsyncEngine, int]:
             f"cannot open the database {path}: {cause}; check disk space and permissions, or restore it from a backup",
             ExitCode.UNAVAILABLE,
         ) from error
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=2, max_overflow=2)
-    event.listen(engine.sync_engine, "connect", _configure)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=4)
+    event.listen(engine.sync_engine, "connect", partial(_configure, busy_timeout_ms))
     event.listen(engine.sync_engine, "begin", _begin)
     return engine, lock
 
@@ -66,7 +71,7 @@ def _lock(directory: Path) -> int:
     return lock
 
 
-def _configure(connection: Any, _record: Any) -> None:
+def _configure(busy_timeout_ms: int, connection: Any, _record: Any) -> None:
     # The driver must not begin transactions of its own, or BEGIN IMMEDIATE below would come too late.
     connection.isolation_level = None
     cursor = connection.cursor()
@@ -74,7 +79,7 @@ def _configure(connection: Any, _record: Any) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={_BUSY_TIMEOUT_MS}",
+        f"busy_timeout={busy_timeout_ms}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
@@ -82,8 +87,10 @@ def _configure(connection: Any, _record: Any) -> None:
 
 def _begin(connection: sqlalchemy.Connection) -> None:
     # A deferred transaction that reads and then writes is refused at once when another writer came between,
-    # whatever the busy timeout; so every transaction takes the write lock from its start.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    # whatever the busy timeout; so every transaction that may write takes the write lock from its start. One that only
+    # reads needs no lock, and goes on while somebody else holds it.
+    reads = READS.items() <= connection.get_execution_options().items()
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _migrate(path: Path) -> None:

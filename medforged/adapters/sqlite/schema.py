@@ -84,6 +84,8 @@ gpus = Table(
     Column("enabled", Boolean, nullable=False),
     Column("healthy", Boolean, nullable=False),
     Column("reason", String),
+    Column("quarantine", String),
+    Column("quarantine_session_id", UuidText),
 )
 
 sessions = Table(
@@ -99,6 +101,8 @@ sessions = Table(
         CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in SessionStatus)})"),
         nullable=False,
     ),
+    Column("step", String, nullable=False, server_default="workspace"),
+    Column("ending", String),
     Column("gpu_id", Integer, ForeignKey("gpus.id"), nullable=False),
     Column("slug", String(8), nullable=False, unique=True),
     Column("workspace_zfs", String, nullable=False),

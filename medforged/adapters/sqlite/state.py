@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, Select, func, insert, literal, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from medforged.adapters.sqlite import devices
+from medforged.adapters.sqlite.engine import READS
 from medforged.adapters.sqlite.schema import ACTIVE_STATUSES, counter, gpus, sessions
-from medforged.domain.errors import NoGpuAvailable, SessionLimitReached, SessionNotFound, StateConflict
-from medforged.domain.gpus import Gpu, GpuDevice, GpuHealth, GpuInventory
-from medforged.domain.sessions import TRANSITIONS, Session, SessionStatus, Tier, new_slug
+from medforged.domain.errors import NoGpuAvailable, SessionLimitReached, SessionNotFound, StateConflict, StateError
+from medforged.domain.gpus import Gpu, GpuInventory
+from medforged.domain.sessions import TRANSITIONS, Session, SessionStatus, SessionStep, StopReason, Tier, new_slug
 from medforged.ports.state import Allocation, SessionChange, SessionQuery
 
 __all__ = ["SqliteState"]
 
 # Slugs are 40 random bits: a second collision in a row is already unheard of.
 _SLUG_ATTEMPTS = 5
-_ABSENT = "the driver does not report this GPU any more; check the host, then `medforgectl gpus`"
+# SQLite's oldest limit of parameters in a statement is 999.
+_IDS_AT_ONCE = 500
 
 _SESSIONS = select(sessions, gpus.c.uuid.label("gpu_uuid")).join(gpus, gpus.c.id == sessions.c.gpu_id)
 
@@ -33,6 +36,7 @@ class SqliteState:
 
     def __init__(self, engine: AsyncEngine, lock: int) -> None:
         self._engine = engine
+        self._reader = engine.execution_options(**READS)
         self._lock = lock
         # Writers of this process queue here instead of in SQLite's busy handler, which sleeps and is not fair.
         self._writer = asyncio.Lock()
@@ -44,7 +48,7 @@ class SqliteState:
             self._lock = -1
 
     async def allocate(self, allocation: Allocation) -> Session:
-        async with self._transaction() as connection:
+        async with self._writing() as connection:
             active = sessions.c.status.in_(ACTIVE_STATUSES)
             held = await connection.scalar(
                 select(func.count()).select_from(sessions).where(active, sessions.c.user_id == allocation.user_id)
@@ -54,7 +58,7 @@ class SqliteState:
             taken = select(sessions.c.gpu_id).where(active)
             gpu_id = await connection.scalar(
                 select(gpus.c.id)
-                .where(gpus.c.enabled, gpus.c.healthy, gpus.c.id.not_in(taken))
+                .where(gpus.c.enabled, gpus.c.healthy, gpus.c.quarantine.is_(None), gpus.c.id.not_in(taken))
                 .order_by(gpus.c.id)
                 .limit(1)
             )
@@ -67,6 +71,7 @@ class SqliteState:
                     tier=allocation.tier.value,
                     pack_id=allocation.pack_id,
                     status=SessionStatus.STARTING.value,
+                    step=SessionStep.WORKSPACE.value,
                     gpu_id=gpu_id,
                     slug=await _unused_slug(connection),
                     workspace_zfs=allocation.workspace_zfs,
@@ -77,7 +82,7 @@ class SqliteState:
             return await _one(connection, allocation.session_id)
 
     async def change(self, session_id: UUID, expected: Collection[SessionStatus], change: SessionChange) -> Session:
-        async with self._transaction() as connection:
+        async with self._writing() as connection:
             current = await _one(connection, session_id)
             if current.status not in expected:
                 wanted = ", ".join(sorted(status.value for status in expected))
@@ -91,14 +96,16 @@ class SqliteState:
                 for name in ("container_id", "started_at", "stopped_at", "snapshot_at", "error_message")
                 if (value := getattr(change, name)) is not None
             }
-            if change.status is not None:
-                values["status"] = change.status.value
+            words = {name: getattr(change, name) for name in ("status", "step", "ending")}
+            values |= {name: word.value for name, word in words.items() if word is not None}
             values["revision"] = await _next_revision(connection)
             await connection.execute(update(sessions).where(sessions.c.id == session_id).values(values))
+            if change.gpu_quarantine is not None:
+                await devices.quarantine(connection, current.gpu_id, change.gpu_quarantine, session_id)
             return await _one(connection, session_id)
 
     async def session(self, session_id: UUID) -> Session:
-        async with self._transaction() as connection:
+        async with self._reading() as connection:
             return await _one(connection, session_id)
 
     async def sessions(self, query: SessionQuery) -> tuple[Session, ...]:
@@ -120,58 +127,89 @@ class SqliteState:
             _SESSIONS.where(sessions.c.status.in_(ACTIVE_STATUSES)).order_by(sessions.c.created_at, sessions.c.id)
         )
 
+    async def recorded(self, session_ids: Collection[UUID]) -> frozenset[UUID]:
+        wanted = sorted(session_ids, key=str)
+        found: set[UUID] = set()
+        async with self._reading() as connection:
+            for start in range(0, len(wanted), _IDS_AT_ONCE):
+                some = wanted[start : start + _IDS_AT_ONCE]
+                found.update((await connection.execute(select(sessions.c.id).where(sessions.c.id.in_(some)))).scalars())
+        return frozenset(found)
+
     async def changed_since(self, revision: int) -> tuple[Session, ...]:
         return await self._select(_SESSIONS.where(sessions.c.revision > revision).order_by(sessions.c.revision))
 
     async def revision(self) -> int:
-        async with self._transaction() as connection:
+        async with self._reading() as connection:
             return int((await connection.execute(select(counter.c.revision))).scalar_one())
 
     async def epoch(self) -> UUID:
-        async with self._transaction() as connection:
+        async with self._reading() as connection:
             epoch: UUID = (await connection.execute(select(counter.c.epoch))).scalar_one()
             return epoch
 
     async def record_gpus(self, inventory: GpuInventory) -> tuple[Gpu, ...]:
-        async with self._transaction() as connection:
-            known = {row.uuid: row for row in await connection.execute(select(gpus))}
-            present = {device.uuid: device for device in inventory.devices}
-            for uuid, device in present.items():
-                values = _gpu_values(device)
-                if uuid not in known:
-                    await connection.execute(
-                        insert(gpus).values(id=await _unused_gpu_id(connection, device), enabled=True, **values)
-                    )
-                elif any(getattr(known[uuid], name) != value for name, value in values.items()):
-                    await connection.execute(update(gpus).where(gpus.c.uuid == uuid).values(values))
-            absent = [
-                uuid for uuid, row in known.items() if uuid not in present and (row.healthy or row.reason != _ABSENT)
-            ]
-            if absent:
-                await connection.execute(
-                    update(gpus).where(gpus.c.uuid.in_(absent)).values(healthy=False, reason=_ABSENT)
-                )
-            return _gpus(await connection.execute(select(gpus).order_by(gpus.c.id)))
+        async with self._writing() as connection:
+            await devices.record(connection, inventory)
+            return await devices.every_gpu(connection)
 
     async def gpus(self) -> tuple[Gpu, ...]:
-        async with self._transaction() as connection:
-            return _gpus(await connection.execute(select(gpus).order_by(gpus.c.id)))
+        async with self._reading() as connection:
+            return await devices.every_gpu(connection)
+
+    async def gpu(self, gpu_id: int) -> Gpu:
+        async with self._reading() as connection:
+            return await devices.one_gpu(connection, gpu_id)
+
+    async def enable_gpu(self, gpu_id: int, *, enabled: bool) -> Gpu:
+        async with self._writing() as connection:
+            return await devices.set_values(connection, gpu_id, enabled=enabled)
+
+    async def explain_gpu(self, gpu_id: int, reason: str) -> Gpu:
+        async with self._writing() as connection:
+            return await devices.set_values(connection, gpu_id, quarantine=reason)
+
+    async def release_gpu(self, gpu_id: int) -> Gpu:
+        async with self._writing() as connection:
+            return await devices.set_values(connection, gpu_id, quarantine=None, quarantine_session_id=None)
 
     async def gpu_holders(self) -> Mapping[int, UUID]:
-        async with self._transaction() as connection:
+        async with self._reading() as connection:
             rows = await connection.execute(
                 select(sessions.c.gpu_id, sessions.c.id).where(sessions.c.status.in_(ACTIVE_STATUSES))
             )
             return {row.gpu_id: row.id for row in rows}
 
     async def _select(self, statement: Select[Any]) -> tuple[Session, ...]:
-        async with self._transaction() as connection:
+        async with self._reading() as connection:
             return tuple(_session(row) for row in await connection.execute(statement))
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self._writer, self._engine.begin() as connection:
-            yield connection
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        async with self._writer:
+            with _told("write"):
+                async with self._engine.begin() as connection:
+                    yield connection
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        """What has been committed, whoever is writing meanwhile."""
+        with _told("read"):
+            async with self._reader.begin() as connection:
+                yield connection
+
+
+@contextmanager
+def _told(verb: str) -> Iterator[None]:
+    """Say what the database's failure means. What the schema forbids is a defect and passes as it is."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        raise StateError(
+            f"cannot {verb} the daemon's database: {error.orig}; check space, permissions and who else uses it"
+        ) from error
 
 
 async def _one(connection: AsyncConnection, session_id: UUID) -> Session:
@@ -196,41 +234,6 @@ async def _unused_slug(connection: AsyncConnection) -> str:
     raise IntegrityError("no unused slug found", None, RuntimeError("the random source repeats itself"))
 
 
-async def _unused_gpu_id(connection: AsyncConnection, device: GpuDevice) -> int:
-    """The driver's index where no other device has that id yet, so that ids look like what people expect."""
-    taken = set((await connection.execute(select(gpus.c.id))).scalars())
-    return device.index if device.index not in taken else max(taken) + 1
-
-
-def _gpu_values(device: GpuDevice) -> dict[str, Any]:
-    return {
-        "uuid": device.uuid,
-        "device_index": device.index,
-        "name": device.name,
-        "pci_address": device.pci_address,
-        "memory_total_bytes": device.memory_total_bytes,
-        "healthy": device.fault is None,
-        "reason": device.fault,
-    }
-
-
-def _gpus(rows: Any) -> tuple[Gpu, ...]:
-    return tuple(
-        Gpu(
-            id=row.id,
-            uuid=row.uuid,
-            index=row.device_index,
-            name=row.name,
-            pci_address=row.pci_address,
-            memory_total_bytes=row.memory_total_bytes,
-            enabled=row.enabled,
-            health=GpuHealth.HEALTHY if row.healthy else GpuHealth.UNHEALTHY,
-            reason=row.reason,
-        )
-        for row in rows
-    )
-
-
 def _session(row: Row[Any]) -> Session:
     return Session(
         id=row.id,
@@ -238,6 +241,8 @@ def _session(row: Row[Any]) -> Session:
         tier=Tier(row.tier),
         pack_id=row.pack_id,
         status=SessionStatus(row.status),
+        step=SessionStep(row.step),
+        ending=None if row.ending is None else StopReason(row.ending),
         gpu_id=row.gpu_id,
         gpu_uuid=row.gpu_uuid,
         slug=row.slug,

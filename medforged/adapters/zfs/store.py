@@ -11,6 +11,7 @@ from typing import TypeVar
 from medforged.adapters.blocking import BlockingCalls, CallTimedOut
 from medforged.adapters.keyed_locks import KeyedLocks
 from medforged.adapters.owned_directory import SESSION_OWNER, Owner, hand_over, untrusted_part
+from medforged.adapters.zfs.contents import holds_nothing
 from medforged.adapters.zfs.datasets import Datasets
 from medforged.adapters.zfs.layout import Layout
 from medforged.adapters.zfs.mounts import Mounts
@@ -145,6 +146,22 @@ class ZfsWorkspaceStore:
                 return ()
             raise _error(f"cannot list the snapshots of {workspace.dataset}", failure) from failure
         return tuple(Snapshot(key, workspace.dataset, entry.name, entry.created_at) for entry in entries)
+
+    async def is_empty(self, key: WorkspaceKey) -> bool:
+        workspace = self.locate(key)
+        try:
+            below = await self._datasets.filesystems(workspace.dataset, depth=1)
+            kept = await self._datasets.snapshots(workspace.dataset)
+        except ZfsFailure as failure:
+            if failure.problem is ZfsProblem.MISSING:
+                return True
+            raise _error(f"cannot look into workspace {workspace.dataset}", failure) from failure
+        if kept or any(name != workspace.dataset for name in below):
+            return False
+        try:
+            return await self._blocking.run(lambda: holds_nothing(self._mounts, workspace.dataset, workspace.path))
+        except (CallTimedOut, OSError):
+            return False
 
     async def discard(self, key: WorkspaceKey) -> None:
         workspace = self.locate(key)

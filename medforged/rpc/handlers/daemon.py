@@ -9,7 +9,6 @@ from datetime import datetime
 from medforged import __version__
 from medforged.contract import daemon as wire
 from medforged.domain.adapters import AdapterDescription
-from medforged.domain.gpus import GpuHealth
 from medforged.ports.state import StateStore
 from medforged.services.health import Finding, HealthCheck
 
@@ -43,7 +42,7 @@ class DaemonHandlers:
         active = await self._state.active()
         known = await self._state.gpus()
         holders = await self._state.gpu_holders()
-        usable = [gpu for gpu in known if gpu.enabled and gpu.health is GpuHealth.HEALTHY]
+        usable = [gpu for gpu in known if gpu.usable]
         return wire.DaemonStatus(
             version=__version__,
             instance=self._instance,

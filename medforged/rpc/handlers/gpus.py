@@ -28,6 +28,19 @@ class GpuHandlers:
             faults=list(self._watch.faults),
         )
 
+    async def enable(self, params: wire.GpuRef) -> wire.GpuResult:
+        return await self._result(await self._watch.enable(params.gpu_id, enabled=True))
+
+    async def disable(self, params: wire.GpuRef) -> wire.GpuResult:
+        return await self._result(await self._watch.enable(params.gpu_id, enabled=False))
+
+    async def recheck(self, params: wire.GpuRef) -> wire.GpuResult:
+        return await self._result(await self._watch.recheck(params.gpu_id))
+
+    async def _result(self, gpu: Gpu) -> wire.GpuResult:
+        holders = await self._state.gpu_holders()
+        return wire.GpuResult(gpu=_to_wire(gpu, self._watch.devices.get(gpu.uuid), holders.get(gpu.id)))
+
 
 def _to_wire(gpu: Gpu, device: GpuDevice | None, holder: UUID | None) -> wire.Gpu:
     return wire.Gpu(
@@ -45,5 +58,6 @@ def _to_wire(gpu: Gpu, device: GpuDevice | None, holder: UUID | None) -> wire.Gp
         enabled=gpu.enabled,
         health=wire.GpuHealth(gpu.health.value),
         reason=gpu.reason,
+        quarantine=gpu.quarantine,
         session_id=holder,
     )

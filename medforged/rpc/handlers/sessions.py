@@ -12,6 +12,9 @@ from medforged.ports.state import SessionQuery, StateStore
 from medforged.rpc.errors import RpcError
 from medforged.services.creation import SessionCreation
 from medforged.services.ending import SessionEnding
+from medforged.services.orphans import OrphanSearch
+from medforged.services.recovery import RecoveryLoop
+from medforged.services.report import Action
 
 __all__ = ["SessionHandlers", "session_to_wire"]
 
@@ -20,10 +23,18 @@ class SessionHandlers:
     """The `sessions.*` methods."""
 
     def __init__(
-        self, creation: SessionCreation, ending: SessionEnding, state: StateStore, containers: ContainerRuntime
+        self,
+        creation: SessionCreation,
+        ending: SessionEnding,
+        recovery: RecoveryLoop,
+        orphans: OrphanSearch,
+        state: StateStore,
+        containers: ContainerRuntime,
     ) -> None:
         self._creation = creation
         self._ending = ending
+        self._recovery = recovery
+        self._orphans = orphans
         self._state = state
         self._containers = containers
 
@@ -67,6 +78,28 @@ class SessionHandlers:
     async def logs(self, params: wire.SessionLogs) -> wire.SessionLogsText:
         session = await self._state.session(params.session_id)
         return wire.SessionLogsText(text=await self._containers.logs(session.container_name, params.lines))
+
+    async def reconcile(self, _params: wire.ReconcileSessions) -> wire.ReconcileReport:
+        report = await self._recovery.on_demand()
+        orphans, problems = await self._orphans.find()
+        return wire.ReconcileReport(
+            seconds=report.seconds,
+            sessions=report.sessions,
+            actions=[_action_to_wire(action) for action in report.actions],
+            orphans=len(orphans),
+            problems=[*problems],
+        )
+
+
+def _action_to_wire(action: Action) -> wire.ReconcileAction:
+    return wire.ReconcileAction(
+        subject=action.subject,
+        session_id=action.session.id if action.session else None,
+        slug=action.session.slug if action.session else None,
+        found=action.found,
+        outcome=wire.ReconcileOutcome(action.outcome.value),
+        message=action.message,
+    )
 
 
 def session_to_wire(session: Session) -> wire.Session:

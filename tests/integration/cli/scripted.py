@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from medforged.contract import daemon, gpus, sessions
+from medforged.contract import daemon, sessions
 from medforged.contract.errors import ErrorCode
 from medforged.contract.sessions import Session, SessionStatus
 from tests.fakes.daemon import ENDED, Call, FakeDaemon, make_session
@@ -21,7 +21,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 class ScriptedDaemon(FakeDaemon):
-    """Besides what the fake does: `status`, `gpus`, `logs` and `ends` are what the daemon answers."""
+    """Besides what the fake does: `status`, `logs` and `ends` are what the daemon answers."""
 
     def __init__(self, socket: Path) -> None:
         self._noticed = threading.Condition()
@@ -38,7 +38,6 @@ class ScriptedDaemon(FakeDaemon):
             gpus_total=0,
             gpus_free=0,
         )
-        self.gpus = gpus.GpuList(gpus=[], faults=[])
         self.logs: dict[UUID, str] = {}
         self.ends: dict[UUID, SessionStatus] = {}
         """What a session becomes as soon as it is asked to stop; one that is not named here stays `stopping`."""
@@ -76,6 +75,10 @@ class ScriptedDaemon(FakeDaemon):
         """Record a session's new state and tell it to everyone who watches."""
         return self._run(self.put(session))
 
+    def open(self, gate: asyncio.Event) -> None:
+        """Let calls that wait at a gate of `hold` go on."""
+        self._loop.call_soon_threadsafe(gate.set)
+
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return when something that this daemon notices (a call, a watcher) has made the condition true."""
         with self._noticed:
@@ -103,9 +106,6 @@ class ScriptedDaemon(FakeDaemon):
 
     def _daemon_status(self, _params: Any) -> daemon.DaemonStatus:
         return self.status
-
-    def _gpus_list(self, _params: Any) -> gpus.GpuList:
-        return self.gpus
 
     def _sessions_logs(self, params: sessions.SessionLogs) -> sessions.SessionLogsText | ErrorCode:
         if params.session_id not in self.sessions:

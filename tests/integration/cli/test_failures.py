@@ -24,6 +24,12 @@ COMMANDS = [
     ["sessions", "show", "abcd2345"],
     ["sessions", "stop", "abcd2345"],
     ["sessions", "logs", "abcd2345"],
+    ["gpus", "enable", "3"],
+    ["gpus", "disable", "3"],
+    ["gpus", "recheck", "GPU-3"],
+    ["reconcile"],
+    ["cleanup"],
+    ["cleanup", "--force"],
 ]
 
 
@@ -91,6 +97,14 @@ def test_a_session_that_does_not_exist(daemon: ScriptedDaemon, medforgectl: Medf
         (["sessions", "ls", "--all", "--status", "error"], "--all and --status exclude each other"),
         (["sessions", "logs", "-n", "10001", "abcd2345"], "10001 is not in the range"),
         (["status", "-o", "yaml"], "'yaml' is not one of"),
+        (["gpus", "nonsense"], "No such command 'nonsense'"),
+        (["gpus", "enable"], "Missing argument 'ID_OR_UUID'"),
+        (["gpus", "enable", "3", "4"], "unexpected extra argument"),
+        (["gpus", "disable", "../3"], "'../3' is neither a GPU's id nor its UUID (GPU-...)"),
+        (["gpus", "recheck", "GPU-3\x1b[2J"], "is neither a GPU's id nor its UUID"),
+        (["gpus", "-o", "json", "enable", "3"], "-o belongs behind the command: medforgectl gpus enable -o json"),
+        (["reconcile", "abcd2345"], "unexpected extra argument"),
+        (["cleanup", "tank/medforge"], "unexpected extra argument"),
     ],
 )
 def test_a_wrong_command_line(
@@ -99,13 +113,24 @@ def test_a_wrong_command_line(
     done = medforgectl(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr
+    assert "\x1b" not in done.stderr
     assert daemon.calls == []
 
 
-def test_interrupted_while_the_daemon_is_silent(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
-    daemon.hold("daemon.status")
-    with medforgectl.started("status") as process:
-        daemon.wait_until(lambda: bool(daemon.called("daemon.status")))
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [
+        (["status"], "daemon.status"),
+        (["reconcile"], "sessions.reconcile"),
+        (["gpus", "recheck", "1"], "gpus.recheck"),
+    ],
+)
+def test_interrupted_while_the_daemon_is_silent(
+    daemon: ScriptedDaemon, medforgectl: Medforgectl, arguments: list[str], method: str
+) -> None:
+    daemon.hold(method)
+    with medforgectl.started(*arguments) as process:
+        daemon.wait_until(lambda: bool(daemon.called(method)))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, out, err.strip()) == (130, "", "")

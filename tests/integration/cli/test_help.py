@@ -14,7 +14,10 @@ import pytest
 from cli.main import medforgectl as program
 from medforged import __version__
 from medforged.client import DEFAULT_SOCKET
+from medforged.contract.gpus import GpuList
+from medforged.contract.orphans import Orphan, OrphanKind
 from medforged.contract.sessions import SessionStatus
+from tests.fakes.daemon import make_gpu
 from tests.integration.cli.program import Medforgectl
 from tests.integration.cli.scripted import ScriptedDaemon
 
@@ -59,6 +62,8 @@ def test_examples_do_what_they_say(daemon: ScriptedDaemon, medforgectl: Medforge
         session = daemon.add(slug=slug)
         daemon.ends[session.id] = SessionStatus.STOPPED
         daemon.logs[session.id] = "ready\n"
+    daemon.gpus = GpuList(gpus=[make_gpu(3, uuid="GPU-5d2f8a1e-0c6b-4f0e-9a37-2b8e6c1d4f70")], faults=[])
+    daemon.orphans = [Orphan(kind=OrphanKind.PORT, name="veth1a2b3c4", reason="it leads to no container")]
     arguments = shlex.split(re.split(r" [|>] ", example)[0])[1:]
     done = medforgectl(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
@@ -114,7 +119,14 @@ def completed(medforgectl: Medforgectl, line: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("sess", ["sessions"]), ("sessions l", ["logs", "ls"]), ("gpus -o j", ["json"]), ("completion f", ["fish"])],
+    [
+        ("sess", ["sessions"]),
+        ("sessions l", ["logs", "ls"]),
+        ("gpus -o j", ["json"]),
+        ("gpus ", ["disable", "enable", "ls", "recheck"]),
+        ("completion f", ["fish"]),
+        ("cleanup --f", ["--force"]),
+    ],
 )
 def test_words_are_completed(medforgectl: Medforgectl, line: str, expected: list[str]) -> None:
     assert sorted(completed(medforgectl, line)) == expected
@@ -127,5 +139,21 @@ def test_slugs_of_active_sessions_are_completed(daemon: ScriptedDaemon, medforge
     assert sorted(completed(medforgectl, "sessions stop abzz2345 ab")) == ["abcd2345"]
 
 
-def test_no_slugs_where_no_daemon_answers(medforgectl: Medforgectl) -> None:
-    assert completed(medforgectl, "sessions show ab") == []
+@pytest.mark.parametrize("line", ["sessions show ab", "gpus enable "])
+def test_nothing_is_completed_where_no_daemon_answers(medforgectl: Medforgectl, line: str) -> None:
+    assert completed(medforgectl, line) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("gpus enable ", ["1", "12", "3"]),
+        ("gpus disable 1", ["1", "12"]),
+        ("gpus recheck G", ["GPU-aa", "GPU-ab"]),
+        ("gpus recheck GPU-ab", ["GPU-ab"]),
+    ],
+)
+def test_gpus_are_completed(daemon: ScriptedDaemon, medforgectl: Medforgectl, line: str, expected: list[str]) -> None:
+    known = [make_gpu(1, uuid="GPU-aa"), make_gpu(3, uuid="GPU-ab"), make_gpu(12, uuid="GPU-$(reboot)")]
+    daemon.gpus = GpuList(gpus=known, faults=[])
+    assert sorted(completed(medforgectl, line)) == expected

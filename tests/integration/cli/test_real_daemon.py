@@ -71,8 +71,32 @@ def test_a_host_from_status_to_the_last_stop(socket_path: Path, medforgectl: Med
     assert {session.status for session in ended.sessions} == {SessionStatus.STOPPED}
 
 
+def test_an_operators_decisions(socket_path: Path, medforgectl: Medforgectl) -> None:
+    done = medforgectl("reconcile")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Looked at 0 sessions in ")
+    done = medforgectl("cleanup", "--force")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Nothing was found that no record explains.\n", "")
+
+    session = create(socket_path)
+    number = str(session.gpu_id)
+    done = medforgectl("gpus", "disable", session.gpu_uuid)
+    kept = f"GPU {number} is disabled; session {session.slug} keeps it until it ends.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, kept, "")
+    assert medforgectl("sessions", "stop", session.slug).returncode == 0
+    assert create(socket_path).gpu_id != session.gpu_id
+    done = medforgectl("gpus", "enable", number)
+    assert (done.returncode, done.stdout) == (0, f"GPU {number} is enabled and free.\n")
+    done = medforgectl("gpus", "recheck", number)
+    assert (done.returncode, done.stdout) == (0, f"GPU {number} is healthy and free.\n")
+
+
 def test_what_does_not_exist(socket_path: Path, medforgectl: Medforgectl) -> None:
     for named in ("zzzz2222", str(uuid4())):
         done = medforgectl("sessions", "show", named)
         assert (done.returncode, done.stdout) == (66, "")
         assert named in done.stderr
+    for named in ("99", "GPU-99"):
+        done = medforgectl("gpus", "disable", named)
+        assert (done.returncode, done.stdout) == (66, "")
+        assert "99" in done.stderr

@@ -7,7 +7,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from medforged.contract.sessions import SessionPage, SessionResult, SessionStatus
+from cli.sessions import ACTIVE
+from medforged.contract.sessions import SessionPage, SessionResult, SessionStatus, SessionStep
 from tests.integration.cli.program import Medforgectl
 from tests.integration.cli.scripted import ScriptedDaemon
 
@@ -83,3 +84,14 @@ def test_a_slug_far_down_the_history(daemon: ScriptedDaemon, medforgectl: Medfor
         daemon.add(SessionStatus.STOPPED)
     done = medforgectl("sessions", "show", "ended234", "-o", "json")
     assert msgspec.json.decode(done.stdout, type=SessionResult).session == oldest
+
+
+@pytest.mark.parametrize("status", list(SessionStatus))
+def test_the_step_is_shown_while_a_session_is_active(
+    daemon: ScriptedDaemon, medforgectl: Medforgectl, status: SessionStatus
+) -> None:
+    session = daemon.add(status, slug="abcd2345", step=SessionStep.SNAPSHOT)
+    shown = [line.split() for line in medforgectl("sessions", "show", "abcd2345").stdout.splitlines()]
+    assert (["step", "snapshot"] in shown) is (status in ACTIVE)
+    told = medforgectl("sessions", "show", "abcd2345", "-o", "json").stdout
+    assert msgspec.json.decode(told, type=SessionResult).session == session

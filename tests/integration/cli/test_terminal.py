@@ -11,12 +11,16 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from medforged.contract.gpus import GpuList
+from medforged.contract.orphans import Orphan, OrphanKind
 from medforged.contract.sessions import SessionStatus
+from tests.fakes.daemon import make_gpu
 from tests.integration.cli.program import Medforgectl
 from tests.integration.cli.scripted import WAIT_SECONDS, ScriptedDaemon
 
 pytestmark = pytest.mark.integration
 
+ORPHAN = Orphan(kind=OrphanKind.CONTAINER, name="mf-session-zzzz2345", reason="its label names no session")
 TENANTS_TEXT = "ready\r\n\x1b]0;owned\x07\x1b[2J\ttail \x9b31m\n"
 
 
@@ -144,3 +148,80 @@ def test_yes_is_an_answer_in_advance(daemon: ScriptedDaemon, medforgectl: Medfor
         process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0
     assert terminal.read_to_end() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "waiting_for"),
+    [
+        (["reconcile"], "sessions.reconcile", "waiting for records and host to agree"),
+        (["gpus", "recheck", "1"], "gpus.recheck", "waiting for GPU 1"),
+        (["cleanup"], "orphans.list", "looking for what no record explains"),
+        (["cleanup", "--force"], "orphans.remove", "removing what no record explains"),
+    ],
+)
+def test_what_takes_long_is_told(
+    daemon: ScriptedDaemon, medforgectl: Medforgectl, arguments: list[str], method: str, waiting_for: str
+) -> None:
+    daemon.orphans = [ORPHAN]
+    gate = daemon.hold(method)
+    terminal = Terminal()
+    with medforgectl.started(*arguments, stderr=terminal.other) as process:
+        terminal.read_until(lambda text: waiting_for in text)
+        daemon.open(gate)
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 0
+    assert out
+    assert waiting_for not in out
+    assert out.splitlines()[-1] not in terminal.read_to_end()
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, [ORPHAN]), ("y", 0, [])])
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_removal_is_asked_about(
+    daemon: ScriptedDaemon, medforgectl: Medforgectl, answer: str, code: int, left: list[Orphan], output: str
+) -> None:
+    daemon.orphans = [ORPHAN]
+    terminal = Terminal()
+    streams = {"stdin": terminal.other, "stderr": terminal.other}
+    with medforgectl.started("cleanup", "--force", "-o", output, **streams) as process:
+        terminal.read_until(lambda text: "Remove 1 orphan from this host" in text)
+        terminal.type(f"{answer}\n")
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    told = terminal.read_to_end()
+    assert process.returncode == code
+    assert daemon.orphans == left
+    assert ("medforgectl: nothing was removed\n" in told) is bool(left)
+    if output == "table":
+        assert ORPHAN.name in out, "nobody can agree to what is not shown"
+    else:
+        assert out == "" if left else msgspec.json.decode(out)
+
+
+def test_a_removal_of_nothing_is_not_asked_about(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
+    terminal = Terminal()
+    with medforgectl.started("cleanup", "--force", stdin=terminal.other) as process:
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    terminal.read_to_end()
+    assert (process.returncode, out) == (0, "Nothing was found that no record explains.\n")
+
+
+def test_yes_removes_without_a_question(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
+    daemon.orphans = [ORPHAN]
+    terminal = Terminal()
+    with medforgectl.started("cleanup", "--force", "--yes", stdin=terminal.other) as process:
+        process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, terminal.read_to_end(), daemon.orphans) == (0, "", [])
+
+
+def test_a_quarantined_gpu_stands_out(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
+    daemon.gpus = GpuList(gpus=[make_gpu(1, quarantine="process 4711 is still on it")], faults=[])
+    assert "\x1b[33mquarantined" in on_a_terminal(medforgectl, "gpus")[1]
+
+
+def test_a_value_that_is_wider_than_the_terminal_is_folded_and_not_cut(
+    daemon: ScriptedDaemon, medforgectl: Medforgectl
+) -> None:
+    session = daemon.add(slug="abcd2345")
+    shown = on_a_terminal(medforgectl, "sessions", "show", "abcd2345")[1]
+    assert session.workspace_zfs not in shown, "the terminal is wide enough, which tells nothing"
+    assert session.workspace_zfs in "".join(shown.split())

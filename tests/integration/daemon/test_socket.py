@@ -18,7 +18,7 @@ import pytest
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract.daemon import GetStatus, Health
 from medforged.contract.errors import ErrorCode
-from medforged.contract.gpus import ListGpus
+from medforged.contract.gpus import GpuRef, ListGpus
 from medforged.contract.methods import (
     METHODS,
     daemon_health,
@@ -30,10 +30,12 @@ from medforged.contract.methods import (
     sessions_logs,
     sessions_stop,
 )
+from medforged.contract.orphans import ListOrphans, RemoveOrphans
 from medforged.contract.packs import ListPacks
 from medforged.contract.sessions import (
     CreateSession,
     ListSessions,
+    ReconcileSessions,
     SessionLogs,
     SessionRef,
     SessionStatus,
@@ -187,7 +189,11 @@ async def test_every_method_answers_an_operator(daemon: DaemonProcess) -> None:
             "sessions.create": CreateSession(user_id=uuid4()),
             "sessions.list": ListSessions(),
             "sessions.logs": SessionLogs(session_id=session.id),
+            "sessions.reconcile": ReconcileSessions(),
             "gpus.list": ListGpus(),
+            **dict.fromkeys(("gpus.enable", "gpus.disable", "gpus.recheck"), GpuRef(gpu_id=1)),
+            "orphans.list": ListOrphans(),
+            "orphans.remove": RemoveOrphans(),
             "packs.list": ListPacks(),
             "daemon.status": GetStatus(),
             "daemon.health": GetStatus(),

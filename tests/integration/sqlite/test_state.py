@@ -98,8 +98,9 @@ async def test_the_database_itself_refuses_two_active_sessions_on_one_gpu(state:
     session = await state.allocate(allocation())
     with sqlite3.connect(tmp_path / "medforged.db") as raw, pytest.raises(sqlite3.IntegrityError, match="gpu_id"):
         raw.execute(
-            "INSERT INTO sessions SELECT 'x', user_id, tier, pack_id, 'running', gpu_id, 'other', workspace_zfs, container_id,"
-            " created_at, started_at, stopped_at, snapshot_at, error_message, revision + 100 FROM sessions WHERE id = ?",
+            "INSERT INTO sessions (id, user_id, tier, pack_id, status, gpu_id, slug, workspace_zfs, created_at, revision)"
+            " SELECT 'x', user_id, tier, pack_id, 'running', gpu_id, 'other', workspace_zfs, created_at, revision + 100"
+            " FROM sessions WHERE id = ?",
             (str(session.id),),
         )
     raw.close()

@@ -38,8 +38,14 @@ class Route:
     def __init__(self, *dumps: Sequence[Answer] | Exception) -> None:
         self.dumps = list(dumps)
         self.asked = 0
+        self.changes: list[tuple[str, dict[str, int]]] = []
 
-    def link(self, _command: str) -> Sequence[Answer]:
+    def link(self, command: str, **change: int) -> Sequence[Answer]:
+        if command != "dump":
+            self.changes.append((command, change))
+            if change["index"] in (404, 403):
+                raise Refused(19 if change["index"] == 404 else 1)
+            return ()
         self.asked += 1
         answer = self.dumps.pop(0) if len(self.dumps) > 1 else self.dumps[0]
         if isinstance(answer, Exception):
@@ -84,7 +90,7 @@ def test_a_bridge_has_its_ports_and_knows_of_the_others() -> None:
         "mf-public",
         "02:42:00:00:00:01",
         1500,
-        (Port(7, "veth7", True, True, 0), Port(8, "veth8", False, False, None)),
+        (Port(7, "veth7", True, True, 0, "veth"), Port(8, "veth8", False, False, None, "veth")),
         ("docker0",),
     )
 
@@ -123,6 +129,26 @@ def test_the_namespace_of_a_process(process_id: int, namespace: int | None) -> N
 
 def test_a_port_that_went_with_its_container_is_no_error() -> None:
     links = Links(Route(()), Refused)
-    assert not links.isolate(Port(404, "gone", False, True, 1), isolated=True)
+    assert not links.isolate(Port(404, "gone", False, True, 1, "veth"), isolated=True)
     with pytest.raises(Refused):
-        links.isolate(Port(5, "there", False, True, 1), isolated=True)
+        links.isolate(Port(5, "there", False, True, 1, "veth"), isolated=True)
+
+
+def test_a_pair_is_removed_and_what_is_somebodys_own_only_leaves_the_bridge() -> None:
+    route = Route(())
+    for index, kind in ((5, "veth"), (6, "tun"), (7, None)):
+        Links(route, Refused).detach(Port(index, "port", True, True, None, kind))
+
+    assert route.changes == [
+        ("del", {"index": 5}),
+        ("set", {"index": 6, "master": 0}),
+        ("set", {"index": 7, "master": 0}),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["veth", "tun"])
+def test_what_cannot_be_detached_is_an_error_unless_it_is_gone(kind: str) -> None:
+    links = Links(Route(()), Refused)
+    links.detach(Port(404, "gone", True, True, None, kind))
+    with pytest.raises(Refused):
+        links.detach(Port(403, "kept", True, True, None, kind))

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 
 
 def port(name: str, namespace: int | None, *, isolated: bool = False) -> Port:
-    return Port(hash(name) % 1000, name, isolated, True, namespace)
+    return Port(hash(name) % 1000, name, isolated, True, namespace, "veth")
 
 
 def decided(*ports: Port, proxies: tuple[int, ...] = (0,), exempt: tuple[str, ...] = ()) -> dict[str, bool]:

@@ -256,3 +256,26 @@ async def test_a_root_that_others_can_change_is_refused(tmp_path: Path) -> None:
     root.chmod(0o777)
     with pytest.raises(WorkspaceError, match=r"can be changed by others than root; .*set workspaces\.directory"):
         await DirectoryWorkspaceStore(root, owner=OURSELVES).prepare()
+
+
+async def test_what_is_empty(store: DirectoryWorkspaceStore) -> None:
+    path = (await store.create(KEY, None)).path
+    assert await store.is_empty(KEY)
+    (path / ".hidden").mkdir()
+    assert not await store.is_empty(KEY)
+    (path / ".hidden").rmdir()
+    await store.snapshot(KEY, "stop-1")
+    assert not await store.is_empty(KEY)
+    path.rmdir()
+    assert not await store.is_empty(KEY)
+
+
+async def test_what_cannot_be_looked_into_is_not_empty(store: DirectoryWorkspaceStore, tmp_path: Path) -> None:
+    path = (await store.create(KEY, None)).path
+    path.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    path.symlink_to(tmp_path / "elsewhere")
+    assert not await store.is_empty(KEY)
+    path.unlink()
+    path.touch()
+    assert not await store.is_empty(KEY)

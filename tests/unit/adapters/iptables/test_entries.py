@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medforged.adapters.iptables.entries import decode
+from medforged.adapters.iptables.entries import Entry, Part, decode
 from medforged.adapters.iptables.rules import Family
 
 pytestmark = pytest.mark.unit
@@ -88,6 +88,12 @@ def test_the_whole_name_of_an_interface_counts() -> None:
 def test_where_a_rule_leads_counts() -> None:
     blob = blob_with("-j CHAIN")
     assert decode(Family.IPV4, blob, "CHAIN") != decode(Family.IPV4, blob, "OTHER")
+
+
+def test_a_comment_is_read_up_to_its_end() -> None:
+    assert decode(Family.IPV4, blob_with("-j CHAIN"), "CHAIN").comment == "recorded: recorded"
+    assert decode(Family.IPV4, blob_with("--ctdir"), "RETURN").comment == "sessions answer the proxy"
+    assert Entry(b"", (Part("owner", 1, b"recorded"),), "RETURN").comment == ""
 
 
 def test_parameters_of_a_target_count() -> None:

@@ -29,6 +29,7 @@ def test_several_are_told_once_each_in_order() -> None:
     assert said.startswith("the driver reported Xid 48 (uncorrectable memory error) and Xid 79 (the GPU fell off")
     assert said.count("Xid 79") == 1
     assert "45" not in said
+    assert said.endswith("then run `medforgectl gpus recheck`")
 
 
 def test_the_book_keeps_faults_by_gpu() -> None:
@@ -40,6 +41,36 @@ def test_the_book_keeps_faults_by_gpu() -> None:
     assert "Xid 79" in (book.fault_of("GPU-a") or "")
     assert book.fault_of("GPU-b") is None
     assert book.fault_of("GPU-c") is None
+
+
+def test_what_is_forgotten_counts_again_when_it_is_reported_again() -> None:
+    book = XidBook()
+    with capture_logs():
+        book.note("GPU-a", 79)
+        book.note("GPU-b", 62)
+        book.forget("GPU-a")
+
+        assert book.fault_of("GPU-a") is None
+        assert book.fault_of("GPU-b")
+        book.note("GPU-a", 48)
+
+    assert "Xid 48" in (book.fault_of("GPU-a") or "")
+    assert "Xid 79" not in (book.fault_of("GPU-a") or "")
+
+
+def test_the_journal_tells_what_was_forgotten() -> None:
+    book = XidBook()
+    with capture_logs():
+        book.note("GPU-a", 79)
+        book.note("GPU-a", 13)
+    with capture_logs() as logs:
+        book.forget("GPU-a")
+        book.forget("GPU-a")
+        book.forget("GPU-c")
+
+    assert logs == [
+        {"event": "gpu.faults.forgotten", "gpu_uuid": "GPU-a", "xids": [13, 79], "log_level": "info"},
+    ]
 
 
 def test_the_book_writes_every_xid_to_the_journal() -> None:

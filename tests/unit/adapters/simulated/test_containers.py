@@ -121,9 +121,9 @@ async def test_many_containers_at_once() -> None:
 
     await asyncio.gather(*(running(runtime, spec) for spec in specs))
 
-    listed = await runtime.containers()
-    assert len({info.address for info in listed}) == len({info.process_id for info in listed}) == 300
-    assert len((await runtime.network(NETWORK.name)).endpoints) == 300
+    endpoints = (await runtime.network(NETWORK.name)).endpoints
+    assert len(await runtime.containers()) == len(endpoints) == 300
+    assert len({end.address for end in endpoints}) == len({end.process_id for end in endpoints}) == 300
 
 
 async def test_latency_is_taken_by_every_call() -> None:

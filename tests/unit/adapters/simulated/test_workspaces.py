@@ -1,13 +1,15 @@
-"""The simulated store's faults, which the scale tests stand on, and those of the fake."""
+"""The simulated store's faults, which the scale tests stand on, what it keeps, and the faults of the fake."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from medforged.adapters.simulated.host import SimulatedHost
 from medforged.adapters.simulated.workspaces import RandomFaults, SimulatedWorkspaceStore
 from medforged.domain.errors import WorkspaceError
 from tests.fakes.workspaces import FakeWorkspaceStore, SteppingClock, workspace_key
@@ -101,3 +103,67 @@ async def test_a_held_operation_has_no_effect_yet() -> None:
     await task
     assert await store.exists(workspace_key(1))
     assert store.journal == ["create", "exists", "exists"]
+
+
+async def test_emptiness() -> None:
+    store = SimulatedWorkspaceStore(SteppingClock())
+    key = workspace_key(1)
+    assert await store.is_empty(key)
+    with pytest.raises(WorkspaceError, match="there is no such workspace"):
+        store.write(key)
+    await store.create(key, None)
+    assert await store.is_empty(key)
+    store.write(key, 2)
+    assert not await store.is_empty(key)
+    store.write(key, 0)
+    assert await store.is_empty(key)
+    await store.snapshot(key, "stop-1")
+    assert not await store.is_empty(key)
+
+
+async def test_a_hanging_call_holds_up_no_other() -> None:
+    store = SimulatedWorkspaceStore(SteppingClock())
+    await store.create(workspace_key(1), None)
+    await store.create(workspace_key(2), None)
+    hang = store.hang("snapshot", workspace_key(1))
+    stuck = asyncio.create_task(store.snapshot(workspace_key(1), "stop-1"))
+    await hang.arrived()
+    await store.snapshot(workspace_key(2), "stop-1")
+    assert await store.snapshots(workspace_key(1)) == ()
+    assert not stuck.done()
+    hang.release()
+    taken = await stuck
+    assert await store.snapshots(workspace_key(1)) == (taken,)
+    with pytest.raises(ValueError, match="copy"):
+        store.hang("copy")
+
+
+@pytest.mark.integration
+async def test_workspaces_and_snapshots_outlive_the_process(tmp_path: Path) -> None:
+    key, clock = workspace_key(1), SteppingClock()
+    first = SimulatedWorkspaceStore(clock, host=SimulatedHost(tmp_path))
+    await first.create(key, 1024)
+    taken = [await first.snapshot(key, name) for name in ("stop-9", "death-1")]
+    first.write(key)
+
+    again = SimulatedWorkspaceStore(clock, host=SimulatedHost(tmp_path))
+
+    assert await again.keys() == (key,)
+    assert await again.snapshots(key) == tuple(taken)
+    assert await again.snapshot(key, "stop-9") == taken[0]
+    (path,) = (tmp_path / "workspaces").iterdir()
+    assert path.name == f"{key.user_id}_{key.session_id}.json"
+    item = json.loads(path.read_text())
+    assert (item["quota_bytes"], item["files"]) == (1024, 1)
+    assert [snapshot["name"] for snapshot in item["snapshots"]] == ["stop-9", "death-1"]
+    path.unlink()
+    assert not await first.exists(key)
+    assert await first.is_empty(key)
+
+
+@pytest.mark.integration
+async def test_a_disk_that_cannot_be_written_is_an_error_of_the_port(tmp_path: Path) -> None:
+    (tmp_path / "workspaces").write_text("in the way")
+    store = SimulatedWorkspaceStore(SteppingClock(), host=SimulatedHost(tmp_path))
+    with pytest.raises(WorkspaceError, match=r"cannot (read|write) .*/workspaces"):
+        await store.create(workspace_key(1), None)

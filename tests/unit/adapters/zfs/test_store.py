@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -324,3 +325,67 @@ async def test_a_host_without_answer_is_told_in_every_reading(ready: Bench, oper
     }
     with pytest.raises(WorkspaceError, match="modprobe zfs"):
         await reading[operation]()
+
+
+async def test_what_is_empty(ready: Bench) -> None:
+    assert await ready.store.is_empty(KEY)
+    await ready.store.create(KEY, None)
+    assert await ready.store.is_empty(KEY)
+    (ready.path() / ".hidden").touch()
+    assert not await ready.store.is_empty(KEY)
+    (ready.path() / ".hidden").unlink()
+    await ready.datasets.create_group(f"{NAME}/child")
+    assert not await ready.store.is_empty(KEY)
+    await ready.datasets.destroy(f"{NAME}/child")
+    shutil.rmtree(ready.path())
+    ready.path().mkdir()
+    assert await ready.store.is_empty(KEY)
+    await ready.store.snapshot(KEY, "stop-1")
+    assert not await ready.store.is_empty(KEY)
+
+
+async def test_an_unmounted_dataset_is_not_empty_though_its_mount_point_is(ready: Bench) -> None:
+    await ready.store.create(KEY, None)
+    del ready.mounts.mounted[ready.path()]
+    assert list(ready.path().iterdir()) == []
+    assert not await ready.store.is_empty(KEY)
+    ready.mounts.mounted[ready.path()] = Mount("tank/other", ready.path(), frozenset())
+    assert not await ready.store.is_empty(KEY)
+    ready.path().rmdir()
+    assert not await ready.store.is_empty(KEY)
+
+
+async def test_a_dataset_that_is_mounted_while_its_mount_point_is_looked_into_is_not_empty(ready: Bench) -> None:
+    await ready.store.create(KEY, None)
+    path = ready.path()
+    (path / "file").touch()
+    mounted, covered = path.with_name("mounted"), path.with_name("covered")
+    path.rename(mounted)
+    path.mkdir()
+
+    def mount() -> None:
+        # The directory that is open is the empty one; from now on the path leads to the dataset.
+        path.rename(covered)
+        mounted.rename(path)
+
+    ready.mounts.before_find = mount
+    assert not await ready.store.is_empty(KEY)
+    assert covered.exists()
+
+
+async def test_a_link_is_never_looked_through(ready: Bench, tmp_path: Path) -> None:
+    await ready.store.create(KEY, None)
+    ready.path().rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    ready.path().symlink_to(tmp_path / "elsewhere")
+    assert not await ready.store.is_empty(KEY)
+
+
+@pytest.mark.parametrize("operation", ["filesystems", "snapshots"])
+async def test_a_pool_that_cannot_be_asked_is_an_error(ready: Bench, operation: str) -> None:
+    await ready.store.create(KEY, None)
+    ready.datasets.fail(operation, ZfsProblem.SUSPENDED)
+    with pytest.raises(WorkspaceError, match=f"cannot look into workspace {NAME}"):
+        await ready.store.is_empty(KEY)
+    ready.datasets.fail(operation, ZfsProblem.MISSING)
+    assert await ready.store.is_empty(KEY)
