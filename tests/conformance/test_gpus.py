@@ -22,6 +22,8 @@ from tests.fixtures.nvml.script import VARIABLE, NvmlScript
 
 COUNT = 7
 UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SOON = 30.0  # a wait that is not meant to run out
+QUIET = 0.2  # one that is
 PCI = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
@@ -34,6 +36,10 @@ class Host(Protocol):
 
     def run(self, uuid: str, process_ids: list[int]) -> None: ...
     def break_device(self, uuid: str) -> None: ...
+    def report(self, uuid: str) -> None:
+        """Let a GPU report, now, something for which it is faulty until that is forgotten."""
+        ...
+
     def break_driver(self) -> None: ...
     def mend(self) -> None: ...
 
@@ -50,6 +56,9 @@ class FakeHost:
 
     def break_device(self, uuid: str) -> None:
         self.driver.change(uuid, fault="the GPU is lost; reboot the host")
+
+    def report(self, uuid: str) -> None:
+        self.driver.report(uuid, "the GPU reported an error; replace it")
 
     def break_driver(self) -> None:
         self.driver.error = "the driver is not loaded; load it"
@@ -72,6 +81,9 @@ class SimulatedHost:
 
     def break_device(self, uuid: str) -> None:
         self.driver.fail(uuid)
+
+    def report(self, uuid: str) -> None:
+        self.driver.fail(uuid, "the GPU reported an error; replace it", lasting=False)
 
     def break_driver(self) -> None:
         self.driver.fail_driver()
@@ -98,6 +110,9 @@ class NvmlHost:
 
     def break_device(self, uuid: str) -> None:
         self._script.fail("*", "GPU_IS_LOST", uuid)
+
+    def report(self, uuid: str) -> None:
+        self._script.xid(uuid, 79)
 
     def break_driver(self) -> None:
         self._script.fail("nvmlDeviceGetCount_v2", "DRIVER_NOT_LOADED")
@@ -257,6 +272,109 @@ async def test_a_driver_that_answers_again_needs_no_restart(host: Host) -> None:
     host.mend()
 
     assert await devices(host) == before
+
+
+async def settled(host: Host) -> None:
+    """Look until there is no news any more."""
+    await host.driver.inventory()
+    while await host.driver.changed(QUIET):
+        await host.driver.inventory()
+
+
+async def faulty(host: Host) -> list[str]:
+    return [uuid for uuid, device in (await devices(host)).items() if device.fault]
+
+
+async def test_a_wait_in_which_nothing_happens_runs_out(host: Host) -> None:
+    await settled(host)
+
+    assert not await host.driver.changed(QUIET)
+    assert not await host.driver.changed(0)
+
+
+async def test_a_report_ends_a_wait_and_the_next_look_knows_why(host: Host) -> None:
+    await settled(host)
+    waiting = asyncio.create_task(host.driver.changed(SOON))
+    await asyncio.sleep(0)
+    host.report(host.uuids[4])
+
+    assert await waiting
+    assert await faulty(host) == [host.uuids[4]]
+
+
+async def test_a_report_between_two_waits_is_told_once(host: Host) -> None:
+    await settled(host)
+    host.report(host.uuids[4])
+
+    assert await host.driver.changed(SOON)
+    assert await faulty(host) == [host.uuids[4]]
+    assert not await host.driver.changed(QUIET)
+
+
+async def test_a_cancelled_wait_takes_no_report_away(host: Host) -> None:
+    await settled(host)
+    waiting = asyncio.create_task(host.driver.changed(SOON))
+    await asyncio.sleep(0)
+    host.report(host.uuids[4])
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert await host.driver.changed(SOON)
+
+
+async def test_a_wait_hinders_no_look(host: Host) -> None:
+    await settled(host)
+    waiting = asyncio.create_task(host.driver.changed(SOON))
+
+    for _ in range(5):
+        assert await faulty(host) == []
+    waiting.cancel()
+
+
+async def test_waits_fail_with_nothing_else(host: Host) -> None:
+    assert not await host.driver.changed(QUIET)  # before any look
+    await settled(host)
+    host.break_device(host.uuids[0])
+    host.break_driver()
+    with pytest.raises(GpuError):
+        await host.driver.inventory()
+
+    while await host.driver.changed(QUIET):
+        pass
+    await host.driver.close()
+    assert not await host.driver.changed(QUIET)
+
+
+async def test_what_was_reported_stays_until_it_is_forgotten(host: Host) -> None:
+    await settled(host)
+    one, other = host.uuids[1], host.uuids[5]
+    host.report(one)
+    host.report(other)
+    for _ in range(2):
+        assert await faulty(host) == [one, other]
+
+    await host.driver.forget_faults(one)
+    assert await faulty(host) == [other]
+
+    host.report(one)
+    assert await faulty(host) == [one, other]
+
+
+async def test_what_is_still_wrong_is_not_forgotten(host: Host) -> None:
+    await settled(host)
+    host.break_device(host.uuids[2])
+
+    await host.driver.forget_faults(host.uuids[2])
+
+    assert await faulty(host) == [host.uuids[2]]
+
+
+async def test_nothing_is_forgotten_of_what_nobody_knows(host: Host) -> None:
+    await host.driver.forget_faults("GPU-00000000-0000-0000-0000-000000000000")
+    await host.driver.forget_faults(host.uuids[0])
+
+    assert await faulty(host) == []
 
 
 async def test_a_closed_driver_says_so(host: Host) -> None:

@@ -15,6 +15,7 @@ import pytest
 from medforged.adapters.clock import SystemClock
 from medforged.adapters.directories.store import DirectoryWorkspaceStore
 from medforged.adapters.owned_directory import Owner
+from medforged.adapters.simulated.host import SimulatedHost
 from medforged.adapters.simulated.workspaces import SimulatedWorkspaceStore
 from medforged.adapters.zfs.detect import ZfsKind, command_store, core_store, detect
 from medforged.domain.errors import WorkspaceError
@@ -43,6 +44,7 @@ def pool() -> Iterator[ScratchPool]:
     params=[
         pytest.param("fake", marks=pytest.mark.unit),
         pytest.param("simulated", marks=pytest.mark.unit),
+        pytest.param("simulated in a folder", marks=pytest.mark.integration),
         pytest.param("directories", marks=pytest.mark.integration),
         pytest.param("directories as root", marks=pytest.mark.host),
         pytest.param("zfs commands", marks=pytest.mark.host),
@@ -63,6 +65,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             made = FakeWorkspaceStore()
         case "simulated":
             made = SimulatedWorkspaceStore(SystemClock())
+        case "simulated in a folder":
+            made = SimulatedWorkspaceStore(SystemClock(), host=SimulatedHost(tmp_path))
         case "directories":
             made = DirectoryWorkspaceStore(tmp_path / "workspaces", owner=Owner(os.geteuid(), os.getegid()))
         case "directories as root":
@@ -81,6 +85,14 @@ async def on_zfs(kind: str, pool: ScratchPool) -> Store:
     found = await detect(pool.name)
     assert found.kind is ZfsKind.LIBZFS_CORE, found.reason
     return core_store(pool.name, SystemClock(), root=root, mount_root=mount_root)
+
+
+def write(store: Store, wanted: WorkspaceKey) -> None:
+    """Let a file be in a workspace."""
+    if isinstance(store, SimulatedWorkspaceStore):
+        store.write(wanted)
+    else:
+        (store.locate(wanted).path / "file").touch()
 
 
 def key(*, of: WorkspaceKey | None = None) -> WorkspaceKey:
@@ -211,6 +223,31 @@ async def test_never_discards_what_has_snapshots(store: Store) -> None:
     assert await store.exists(wanted)
     assert await store.snapshots(wanted) == (taken,)
     assert await store.create(wanted, None) == store.locate(wanted)
+
+
+async def test_what_is_absent_or_fresh_is_empty(store: Store) -> None:
+    wanted = key()
+    assert await store.is_empty(wanted)
+    await store.create(wanted, 64 * MIB)
+    assert await store.is_empty(wanted)
+    await store.discard(wanted)
+    assert await store.is_empty(wanted)
+
+
+async def test_what_has_a_file_is_not_empty(store: Store) -> None:
+    wanted, other = key(), key()
+    await store.create(wanted, None)
+    await store.create(other, None)
+    write(store, wanted)
+    assert not await store.is_empty(wanted)
+    assert await store.is_empty(other)
+
+
+async def test_what_has_a_snapshot_is_not_empty(store: Store) -> None:
+    wanted = key()
+    await store.create(wanted, None)
+    await store.snapshot(wanted, "stop-1")
+    assert not await store.is_empty(wanted)
 
 
 async def test_twenty_at_once(store: Store) -> None:

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 MIB = 1024**2
 LOAD = 1024 * MIB
 PATIENCE = 60.0
+PROMPT = 1.0  # what is promised from an event to its being seen
 NOISE = 64 * MIB  # what the driver takes and gives back by itself between two looks
 
 
@@ -129,3 +130,38 @@ def test_a_program_on_the_gpu_is_seen_with_its_memory_and_leaves_no_trace() -> N
 
     eventually(lambda: pid not in device(uuid)["process_ids"])
     eventually(lambda: device(uuid)["memory_used_bytes"] <= before["memory_used_bytes"] + NOISE)
+
+
+def test_an_xid_of_a_program_is_told_at_once_and_is_no_fault() -> None:
+    """Both event sets get it: the one that wakes, and the one from which the look then fetches it."""
+    uuid = see()["devices"][0]["uuid"]
+    here = Path(__file__)
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "tests.gpu.watch", str(PATIENCE)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "ready\n"
+        crashed = subprocess.run(
+            [sys.executable, str(here.with_name("crash.py"))],
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        ).stdout.strip()
+        ended = time.monotonic()
+        if crashed == "no compiler":
+            pytest.skip("the driver has no compiler for PTX here")
+        assert int(crashed) != 0
+        seen = json.loads(watcher.stdout.readline())
+        elapsed = time.monotonic() - ended
+    finally:
+        watcher.kill()
+        watcher.wait()
+
+    assert seen["told"] is True
+    assert elapsed < PROMPT
+    assert seen["xids"]
+    assert {reporter for reporter, _ in seen["xids"]} == {uuid}
+    assert set(seen["faults"]) == {None}

@@ -111,3 +111,17 @@ async def test_another_session_reaches_neither_workspace_nor_snapshot(store: Dir
         assert "Permission denied" in run_as(1001, "ls", ".", cwd=directory).stderr
         # The same as the owner, so that it is the owner that makes the difference.
         assert run_as(1000, "cat", "file", cwd=directory).stdout == "mine"
+
+
+async def test_a_workspace_is_looked_into_and_what_a_tenant_links_to_is_not(
+    store: DirectoryWorkspaceStore, tmp_path: Path
+) -> None:
+    path = (await store.create(KEY, None)).path
+    assert await store.is_empty(KEY)
+    (tmp_path / "empty").mkdir()
+    assert run_as(1000, "ln", "-s", str(tmp_path / "empty"), "link", cwd=path).returncode == 0
+    assert not await store.is_empty(KEY)
+    (path / "link").unlink()
+    assert await store.is_empty(KEY)
+    assert run_as(1000, "chmod", "0000", ".", cwd=path).returncode == 0
+    assert await store.is_empty(KEY)

@@ -310,6 +310,46 @@ async def test_a_workspace_that_stays_busy_is_told(bench: Bench) -> None:
     assert (workspace.path / "file").read_text() == "kept"
 
 
+async def test_what_is_not_mounted_is_not_empty(bench: Bench) -> None:
+    workspace = await bench.store.create(new_key(), None)
+    assert await bench.store.is_empty(workspace.key)
+    assert as_owner("touch", ".hidden", cwd=workspace.path).returncode == 0
+    assert not await bench.store.is_empty(workspace.key)
+    zfs("unmount", workspace.dataset)
+    assert not (workspace.path / ".hidden").exists()
+    assert not await bench.store.is_empty(workspace.key)
+    zfs("mount", workspace.dataset)
+    (workspace.path / ".hidden").unlink()
+    assert await bench.store.is_empty(workspace.key)
+    zfs("unmount", workspace.dataset)
+    assert not await bench.store.is_empty(workspace.key)
+
+
+async def test_a_dataset_with_another_below_it_is_not_empty(bench: Bench) -> None:
+    workspace = await bench.store.create(new_key(), None)
+    zfs("create", "-o", "mountpoint=none", f"{workspace.dataset}/child")
+    assert list(workspace.path.iterdir()) == []
+    assert not await bench.store.is_empty(workspace.key)
+    zfs("destroy", f"{workspace.dataset}/child")
+    assert await bench.store.is_empty(workspace.key)
+
+
+async def test_a_look_leads_nowhere_and_leaves_the_workspace_free(bench: Bench) -> None:
+    workspace = await bench.store.create(new_key(), None)
+    for _ in range(5):
+        assert await bench.store.is_empty(workspace.key)
+    zfs("unmount", workspace.dataset)  # it would be busy, were the directory still open
+    with contextlib.suppress(FileNotFoundError):
+        workspace.path.rmdir()
+    empty = bench.pool.directory / uuid4().hex
+    empty.mkdir()
+    workspace.path.symlink_to(empty)
+    assert not await bench.store.is_empty(workspace.key)
+    workspace.path.unlink()
+    zfs("mount", workspace.dataset)
+    assert await bench.store.is_empty(workspace.key)
+
+
 async def test_strangers_are_no_workspaces(bench: Bench) -> None:
     workspace = await bench.store.create(new_key(), None)
     root = f"{bench.pool.name}/{bench.root}"

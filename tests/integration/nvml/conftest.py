@@ -29,11 +29,13 @@ def library(directory: Path, script: NvmlScript, monkeypatch: pytest.MonkeyPatch
     """The scripted library in this process, left without a thread inside it."""
     loaded = load(directory)
     monkeypatch.setenv(VARIABLE, str(script.path))
+    loaded.medforgeForgive()
     yield loaded
     script.heal()
     for thread in nvml_threads():
         thread.join(PATIENCE)
     assert nvml_threads() == []
+    assert loaded.medforgeMisuses() == 0
     while loaded.medforgeInitialisations():  # not shut down under a thread that was stuck at the driver's close
         loaded.nvmlShutdown()
 
