@@ -63,7 +63,10 @@ def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests in progress end. Raises StartupFailed."""
+    """Serve until SIGTERM or SIGINT, then answer whoever is connected. Raises StartupFailed.
+
+    The socket comes first and is accepted from last, when sessions are known: who connects in between waits.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,6 +84,8 @@ async def serve(settings: Settings) -> None:
                 notifier.tell("READY=1")
                 await stop.wait()
                 _log.info("facade.stopping", reason="asked to")
+                await runner.stop_accepting()
+                # Heard as: who connects from now on waits for the next one.
                 notifier.tell("STOPPING=1")
             finally:
                 alive.cancel()

@@ -36,7 +36,9 @@ from facade.site import Site
 from facade.store.engine import Store
 from facade.store.logins import LoginRows
 from facade.store.users import Users
-from medforged.client import DaemonClient
+from medforged.client import DaemonClient, DaemonError
+from medforged.contract import methods
+from medforged.contract.daemon import GetStatus
 
 __all__ = ["Facade", "assemble"]
 
@@ -46,8 +48,10 @@ _log = structlog.get_logger()
 _POLL_SECONDS = 0.5
 _DAEMON_HEALTH_SECONDS = 2.0
 _EXPIRY_SECONDS = 3600.0
-# How long a start waits to hear the daemon's sessions, so that no page of a running one fails meanwhile.
+# How long a start waits to hear the daemon's sessions, so that no page of a running one fails meanwhile: shortly where
+# nobody listens at the daemon's socket, longer where the daemon is being restarted, but less than Caddy waits.
 _FIRST_LIST_SECONDS = 2.0
+_RESTART_SECONDS = 7.0
 
 
 class Facade:
@@ -116,12 +120,21 @@ async def assemble(
                 every(_DAEMON_HEALTH_SECONDS, "daemon.health", health.check_daemon),
             )
         )
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_LIST_SECONDS):
-                await registry.wait_known()
+        await _hear_sessions(client, registry)
         if not registry.known:
             _log.warning("daemon.unheard", reason=registry.lost)
         yield Facade(app, registry, logins, users, store)
+
+
+async def _hear_sessions(client: DaemonClient, registry: Registry) -> None:
+    """Wait until the daemon has told its sessions, for as long as it makes sense."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_RESTART_SECONDS) as limit:
+            try:
+                await client.call(methods.daemon_health, GetStatus())
+            except DaemonError:
+                limit.reschedule(asyncio.get_running_loop().time() + _FIRST_LIST_SECONDS)
+            await registry.wait_known()
 
 
 @asynccontextmanager

@@ -1,8 +1,10 @@
-"""Owns the HTTP server's own voice: what aiohttp answers before any handler runs has the API's form too."""
+"""Owns how the facade serves connections: errors that aiohttp makes have the API's form, an end loses no request."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import contextlib
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -16,6 +18,12 @@ _log = structlog.get_logger()
 
 # Longer than proxies keep idle connections for, so that it is never the facade that closes under a request.
 _KEEPALIVE_SECONDS = 75.0
+# At the end, connections without a request get so long to send one: whoever has just connected does so at once.
+_FIRST_REQUEST_SECONDS = 1.0
+# What asyncio takes at most, in turns of its loop, from accepting a connection to telling us of it.
+_TURNS_TO_CONNECT = 3
+# aiohttp's own way to end connections, which drops what it has not read; only for what has had its time.
+_CUT_OFF_SECONDS = 0.1
 # As much as Caddy lets through: the address and cookies of a session's page come along when Caddy asks about it.
 _HEADER_MAX_BYTES = 64 * 1024
 
@@ -49,7 +57,15 @@ class _Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):
             resp = self._answer(request, problem_of_http(resp))
+        # The last answer of a connection says that it is the last one; requests that wait behind it come first.
+        if isinstance(self._manager, _Server) and self._manager.draining and not self._messages:
+            resp.force_close()
         return await super().finish_response(request, resp, start_time)
+
+    def close_idle(self) -> None:
+        """Close it if no request has come since the last one."""
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
 
     def _answer(self, request: web.BaseRequest, problem: Problem) -> web.Response:
         request_id = request_id_for(request)
@@ -69,9 +85,40 @@ class _Server(web.Server):
             **options,
         )
         self._options = options
+        self._open: set[web.RequestHandler] = set()
+        self._gone = asyncio.Event()
+        self.draining = False
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._options)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open.add(handler)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._open.discard(handler)
+        if not self._open:
+            self._gone.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Answer everybody who is connected, and close each connection after its answer, for so long at most."""
+        for _ in range(_TURNS_TO_CONNECT):
+            await asyncio.sleep(0)
+        self.draining = True
+        if not await self._all_gone(min(seconds, _FIRST_REQUEST_SECONDS)):
+            for connection in list(self._open):
+                cast("_Connection", connection).close_idle()
+            await self._all_gone(seconds - _FIRST_REQUEST_SECONDS)
+
+    async def _all_gone(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._open:
+                    self._gone.clear()
+                    await self._gone.wait()
+        return not self._open
 
 
 class Runner(web.AppRunner):
@@ -85,7 +132,20 @@ class Runner(web.AppRunner):
             "max_line_size": _HEADER_MAX_BYTES,
             "max_field_size": _HEADER_MAX_BYTES,
         }
-        super().__init__(app, shutdown_timeout=drain_seconds, **self._options)
+        self._drain_seconds = drain_seconds
+        super().__init__(app, shutdown_timeout=_CUT_OFF_SECONDS, **self._options)
+
+    async def stop_accepting(self) -> None:
+        """Who connects from now on is not ours: the socket's backlog belongs to whoever listens next."""
+        for site in list(self.sites):
+            await site.stop()
+
+    async def cleanup(self) -> None:
+        """Stop accepting, answer whoever is connected, and end."""
+        await self.stop_accepting()
+        if isinstance(self.server, _Server):
+            await self.server.drain(self._drain_seconds)
+        await super().cleanup()
 
     async def _make_server(self) -> web.Server:
         return _Server(await super()._make_server(), self._options)

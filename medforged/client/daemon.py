@@ -77,8 +77,7 @@ class DaemonClient:
         """
         loop = asyncio.get_running_loop()
         attempt = _Attempt(method.name, _encoder.encode(params), correlation_id, loop.time() + self._patience)
-        # A connection that nobody has used before is none that a restart has closed.
-        fresh = not may_repeat(method)
+        fresh = False
         interruption: DaemonError | None = None
         cause: BaseException | None
         while True:
@@ -97,6 +96,7 @@ class DaemonClient:
             if not again or loop.time() >= attempt.deadline:
                 stopping = interruption.code is ErrorCode.SHUTTING_DOWN and failure.code is ErrorCode.UNREACHABLE
                 raise (interruption if stopping else failure) from cause
+            # A daemon that is stopping still answers on the connections that it has; its successor gets the new ones.
             fresh = True
             await asyncio.sleep(_RETRY_SECONDS)
 

@@ -184,7 +184,9 @@ async def _round(
 
 
 async def _restarts(layout: Layout, daemon: DaemonClient, table: Table, runs: int) -> None:
-    pid_file = layout.run / "daemon.pid"
+    pid_file = layout.daemon_pid_file
+    if not pid_file.exists():
+        raise Failure(f"{pid_file} is missing: the daemon has no keeper that starts it again")
     for _ in range(runs):
         watch = Stopwatch()
         subprocess.run(
@@ -192,7 +194,7 @@ async def _restarts(layout: Layout, daemon: DaemonClient, table: Table, runs: in
         )
         floor = watch.read()
         watch = Stopwatch()
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
         await _healthy(daemon)
         table.add("restart", watch.read(), floor)
 

@@ -55,6 +55,20 @@ class Layout:
         return self.run / "medforged.sock"
 
     @property
+    def daemon_pid_file(self) -> Path:
+        """Of the program; the ledger has its keeper."""
+        return self.run / "daemon.pid"
+
+    @property
+    def facade_socket(self) -> Path:
+        return self.facade_run / "facade.sock"
+
+    @property
+    def facade_pid_file(self) -> Path:
+        """In the facade's own directory, since its keeper runs as its user too."""
+        return self.facade_run / "facade.pid"
+
+    @property
     def network(self) -> str:
         return f"{self.instance}-public-sessions"
 

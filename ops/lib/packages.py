@@ -50,24 +50,26 @@ def python_packages() -> dict[str, bool]:
 
 
 def virtualenv(*, extras: str = "") -> Path:
-    """The checkout's virtual environment with MedForge in it, made or renewed when its inputs have changed."""
+    """The checkout's virtual environment with MedForge in it, made or renewed when its inputs have changed.
+
+    Renewed in place where that is possible: what runs from it goes on meanwhile, until it is restarted.
+    """
     home = ROOT / ".venv"
     constraints = ROOT / "deploy" / "constraints.txt"
-    key = hashlib.sha256()
-    for part in (ROOT / "pyproject.toml", constraints):
-        key.update(part.read_bytes())
     # libzfs_core belongs to the distribution's Python; everything else comes from the environment itself.
     native_zfs = succeeds(["/usr/bin/python3", "-I", "-c", "import libzfs_core"])
-    key.update(f"{native_zfs} {os.path.realpath('/usr/bin/python3')} {ROOT}".encode())
+    base = _digest(f"{native_zfs} {os.path.realpath('/usr/bin/python3')} {ROOT}".encode())
+    inputs = _digest((ROOT / "pyproject.toml").read_bytes(), constraints.read_bytes())
     marker = home / ".medforge"
 
-    def present() -> list[str]:
-        """The inputs' key and the extras of what is there; an environment with more serves whoever needs less."""
+    def present() -> tuple[str, str, set[str]]:
+        """Base, inputs and extras of what is there."""
         found = marker.read_text().split() if marker.exists() else []
-        return found if found[:1] == [key.hexdigest()] else []
+        return (found[0], found[1], set(found[2:])) if len(found) > 1 else ("", "", set())
 
     def serves() -> bool:
-        return bool(present()) and (not extras or extras in present())
+        """An environment with more serves whoever needs less."""
+        return present()[:2] == (base, inputs) and (not extras or extras in present()[2])
 
     if serves():
         return home
@@ -79,17 +81,26 @@ def virtualenv(*, extras: str = "") -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if serves():
             return home
-        had = present()
-        say(f"making the virtual environment {home}{f' with {extras}' if extras else ''}")
+        had_base, _, had_extras = present()
+        wanted = sorted({*had_extras, extras} - {""})
+        say(f"making the virtual environment {home}{' with ' + ', '.join(wanted) if wanted else ''}")
         install(python_packages())
-        if not had:
+        if had_base != base:
             shutil.rmtree(home, ignore_errors=True)
             site = ["--system-site-packages"] if native_zfs else []
             run(["/usr/bin/python3", "-m", "venv", *site, home])
+        marker.write_text(" ".join([base, "unfinished", *wanted]))
         log = home / "install.log"
-        target = f"{ROOT}[{extras}]" if extras else str(ROOT)
+        target = f"{ROOT}[{','.join(wanted)}]" if wanted else str(ROOT)
         pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         run([*pip, "wheel", "setuptools"], log=log)
         run([*pip, "--constraint", constraints, "--editable", target], log=log)
-        marker.write_text(" ".join([key.hexdigest(), *had[1:], extras]))
+        marker.write_text(" ".join([base, inputs, *wanted]))
     return home
+
+
+def _digest(*parts: bytes) -> str:
+    key = hashlib.sha256()
+    for part in parts:
+        key.update(part)
+    return key.hexdigest()

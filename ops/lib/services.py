@@ -19,20 +19,32 @@ _UNITS = {"daemon": "medforged", "facade": "medforge-facade"}
 def ensure_daemon(layout: Layout, ledger: Ledger, venv: Path, pack: str, *, zfs: bool) -> None:
     config = layout.state / "medforged.toml"
     _write(config, _daemon_config(layout, pack, zfs=zfs), mode=0o600)
-    _ensure(layout, ledger, "daemon", [venv / "bin" / "medforged", "--config", config], layout.daemon_socket)
+    argv = [venv / "bin" / "medforged", "--config", config]
+    if not hostparts.has_systemd():
+        argv = [*_keeper(layout.daemon_socket, layout.daemon_pid_file, OPERATOR_GROUP), "--", *argv]
+    _ensure(layout, ledger, "daemon", argv, layout.daemon_socket)
 
 
 def ensure_facade(layout: Layout, ledger: Ledger, venv: Path) -> None:
     # In a directory of root's own: the facade reads its configuration and can never change it.
     config = layout.run / "facade.toml"
     _write(config, _facade_config(layout), mode=0o644)
-    # An unprivileged user from the very start: nothing of the facade ever runs as root.
-    argv = [
+    # An unprivileged user from the very start: nothing of the facade ever runs as root, its keeper included.
+    become = [
         "setpriv", f"--reuid={FACADE_USER}", f"--regid={FACADE_USER}", f"--groups={OPERATOR_GROUP},{CADDY_USER}",
         "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
-        venv / "bin" / "medforge-facade", "--config", config,
     ]  # fmt: skip
-    _ensure(layout, ledger, "facade", argv, layout.facade_run / "facade.sock")
+    argv = [venv / "bin" / "medforge-facade", "--config", config]
+    if not hostparts.has_systemd():
+        # Two facades may serve at once: the next one is ready before the last one stops accepting.
+        argv = [*_keeper(layout.facade_socket, layout.facade_pid_file, CADDY_USER), "--overlap", "--", *argv]
+    _ensure(layout, ledger, "facade", [*become, *argv], layout.facade_socket)
+
+
+def _keeper(listens_at: Path, pid_file: Path, group: str) -> list[str | Path]:
+    """What a program is started by where no systemd holds its socket; options of the keeper may follow, then `--`."""
+    keeper = ["/usr/bin/python3", ROOT / "ops" / "lib" / "keeper.py"]
+    return [*keeper, "--socket", listens_at, "--pid-file", pid_file, "--group", group]
 
 
 def ensure_caddy(layout: Layout, ledger: Ledger) -> None:
@@ -84,7 +96,7 @@ def stop_all(layout: Layout, ledger: Ledger, venv: Path, *, force: bool) -> None
 
 
 def _ensure(layout: Layout, ledger: Ledger, name: str, argv: list[str | Path], listens_at: Path) -> None:
-    if _alive(ledger, name) and _listening(listens_at):
+    if _alive(ledger, name) and _answers(listens_at):
         return
     _stop(ledger, name)
     say(f"starting the {name}")
@@ -95,10 +107,10 @@ def _ensure(layout: Layout, ledger: Ledger, name: str, argv: list[str | Path], l
         run(["systemd-run", f"--unit={unit}", "--collect", "--property=Restart=always", "--property=KillMode=process",
              f"--property=StandardError=append:{log}", *argv])  # fmt: skip
         ledger.note(name, unit=unit)
-        wait_for(f"the {name}'s answer", lambda: _listening(listens_at), 60, f"see {log}")
+        wait_for(f"the {name}'s answer", lambda: _answers(listens_at), 60, f"see {log}")
     else:
         ledger.start(name, argv, log)
-        ledger.wait_ready(name, log, before, lambda: _listening(listens_at), 60)
+        ledger.wait_ready(name, log, before, lambda: _answers(listens_at), 60)
 
 
 def _alive(ledger: Ledger, name: str) -> bool:
@@ -117,14 +129,16 @@ def _stop(ledger: Ledger, name: str) -> None:
         ledger.stop(name)
 
 
-def _listening(path: Path) -> bool:
+def _answers(path: Path) -> bool:
+    """Whether somebody answers HTTP there; that somebody listens says nothing, since a keeper does from the start."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2)
         try:
             probe.connect(str(path))
+            probe.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return probe.recv(5) == b"HTTP/"
         except OSError:
             return False
-    return True
 
 
 def _daemon_config(layout: Layout, pack: str, *, zfs: bool) -> str:
@@ -170,7 +184,7 @@ def _facade_config(layout: Layout) -> str:
             f"https_port = {layout.https_port}",
             f"web_root = {quoted(str(ROOT / 'web'))}",
             "[listen]",
-            f"socket = {quoted(str(layout.facade_run / 'facade.sock'))}",
+            f"socket = {quoted(str(layout.facade_socket))}",
             f"socket_group = {quoted(CADDY_USER)}",
             "[database]",
             f"url = {quoted(f'sqlite+aiosqlite:///{layout.facade_state}/facade.db')}",

@@ -20,11 +20,14 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTANCE = "mftest"
-PORT = 18443
-SUBNET = "172.29.250.0/24"
-GATEWAY, PROXY = "172.29.250.1", "172.29.250.2"
-POOL = "mftestpool"
+# Runs with different numbers, from 0 to 9, can stand side by side on one host.
+_NUMBER = int(os.environ.get("MEDFORGE_TEST_NUMBER", "0"))
+INSTANCE = f"mftest{_NUMBER or ''}"
+PORT = 18443 + _NUMBER
+_PREFIX = f"172.29.{250 - _NUMBER}"
+SUBNET = f"{_PREFIX}.0/24"
+GATEWAY, PROXY = f"{_PREFIX}.1", f"{_PREFIX}.2"
+POOL = f"{INSTANCE}pool"
 QUOTA_BYTES = 192 * 1024**2
 PASSWORD = "correct horse battery staple"
 
@@ -97,7 +100,12 @@ class Installation:
         return done
 
     def process(self, name: str) -> int:
-        """The pid that `ops/up` noted for `daemon` or `facade`."""
+        """The pid of `daemon` or `facade` itself, as its keeper notes it."""
+        folder = f"/run/{INSTANCE}-facade" if name == "facade" else f"/run/{INSTANCE}"
+        return int(Path(folder, f"{name}.pid").read_text().split()[0])
+
+    def keeper(self, name: str) -> int:
+        """The pid that `ops/up` noted for it: the process that holds its socket and starts it again."""
         return int(json.loads(Path(f"/run/{INSTANCE}/ledger.json").read_text())[name]["pid"])
 
     def events(self, **fields: object) -> list[dict[str, Any]]:
