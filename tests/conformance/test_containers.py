@@ -13,7 +13,14 @@ from uuid import uuid4
 import pytest
 
 from medforged.adapters.simulated.containers import SimulatedRuntime
-from medforged.domain.containers import ContainerInfo, ContainerState, NetworkSpec, container_name
+from medforged.domain.containers import (
+    ContainerEvent,
+    ContainerEventKind,
+    ContainerInfo,
+    ContainerState,
+    NetworkSpec,
+    container_name,
+)
 from medforged.domain.errors import ContainerError, ContainerMissing, ContainerUnavailable
 from tests.conformance.container_worlds import DockerWorld, SimulatedWorld, World
 from tests.fakes.containers import FakeRuntime
@@ -308,7 +315,10 @@ async def test_containers_are_listed_in_every_state(world: World) -> None:
 
     assert [(info.name, info.session_id) for info in listed] == [(spec.name, spec.session_id) for spec in specs]
     assert [info.state for info in listed] == [ContainerState.CREATED, ContainerState.RUNNING, ContainerState.EXITED]
-    assert listed == tuple([await world.runtime.inspect(spec.name) for spec in specs])
+    seen = [await world.runtime.inspect(spec.name) for spec in specs]
+    assert [(info.name, info.id, info.state, info.session_id) for info in listed] == [
+        (info.name, info.id, info.state, info.session_id) for info in seen
+    ]
 
 
 async def test_death_is_seen_with_its_status(world: World) -> None:
@@ -380,6 +390,57 @@ async def test_removal_after_a_cancelled_creation_leaves_nothing(world: World) -
         assert (await world.runtime.inspect(spec.name)).state is ContainerState.MISSING
 
     assert await world.runtime.containers() == ()
+
+
+async def heard(events: AsyncIterator[ContainerEvent], wanted: ContainerEvent) -> None:
+    """Read until it is told; the limit is for what never comes."""
+    async with asyncio.timeout(20):
+        async for event in events:
+            if event == wanted:
+                return
+
+
+async def test_what_happens_to_a_container_is_told(world: World) -> None:
+    spec = world.spec()
+
+    def event(kind: ContainerEventKind) -> ContainerEvent:
+        return ContainerEvent(kind, spec.name, spec.session_id)
+
+    async with world.runtime.subscribe() as events, world.runtime.subscribe() as others:
+        await world.started(spec)
+        await heard(events, event(ContainerEventKind.START))
+        await world.end(spec.name, 5)
+        await heard(events, event(ContainerEventKind.DIE))
+        await world.runtime.remove(spec.name)
+        await heard(events, event(ContainerEventKind.DESTROY))
+        for kind in (ContainerEventKind.START, ContainerEventKind.DIE, ContainerEventKind.DESTROY):
+            await heard(others, event(kind))
+
+
+async def test_a_stop_is_told_as_a_death(world: World) -> None:
+    spec = world.spec()
+    await world.started(spec)
+    async with world.runtime.subscribe() as events:
+        await world.runtime.stop(spec.name, 0)
+        await heard(events, ContainerEvent(ContainerEventKind.KILL, spec.name, spec.session_id))
+        await heard(events, ContainerEvent(ContainerEventKind.DIE, spec.name, spec.session_id))
+
+
+async def test_nothing_is_missed_from_the_subscription_on(world: World) -> None:
+    for _ in range(5):
+        spec = world.spec()
+        await world.started(spec)
+        async with world.runtime.subscribe() as events:
+            await world.runtime.stop(spec.name, 0)
+            await heard(events, ContainerEvent(ContainerEventKind.DIE, spec.name, spec.session_id))
+
+
+async def test_closing_ends_a_subscription(world: World) -> None:
+    with pytest.raises(ContainerUnavailable):
+        async with world.runtime.subscribe() as events:
+            await world.runtime.close()
+            async for _ in events:
+                pass
 
 
 async def test_closed_runtime_is_unavailable(world: World) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -14,12 +16,17 @@ from medforged.adapters.iptables.rules import chain_names
 from medforged.adapters.isolation import EastWestIsolation
 from medforged.adapters.simulated.isolation import SimulatedIsolation
 from medforged.domain.containers import Endpoint, SessionNetwork
+from medforged.domain.isolation import Stray, StrayKind
 from medforged.ports.isolation import Isolation
 from tests.fakes.isolation import FakeIsolation
 from tests.host import isolation_world
 from tests.host.isolation_world import Station
 
 pytest_plugins = ["tests.host.isolation_fixtures"]
+
+# A port is without its container for most of a second when that starts, longer on a machine that is busy.
+_SETTLED_SECONDS = 5.0
+_STARTS = 20
 
 
 class World(Protocol):
@@ -36,8 +43,24 @@ class World(Protocol):
         """Let another session be attached."""
         ...
 
+    async def leave(self) -> None:
+        """Let the one that joined last end."""
+        ...
+
     async def lose(self) -> None:
         """Let the host lose what keeps sessions apart."""
+        ...
+
+    async def change(self) -> None:
+        """Let something happen to the host's interfaces."""
+        ...
+
+    async def leave_port(self) -> str:
+        """Let a port be there that leads to no container."""
+        ...
+
+    async def leave_rules(self) -> tuple[str, ...]:
+        """Let this installation have had another network."""
         ...
 
 
@@ -58,8 +81,24 @@ class SimulatedWorld:
         joined = Endpoint(f"sim-{last}", self._network.subnet[last], last)
         self._network = replace(self._network, endpoints=(*self._network.endpoints, joined))
 
+    async def leave(self) -> None:
+        self._network = replace(self._network, endpoints=self._network.endpoints[:-1])
+
     async def lose(self) -> None:
         self._simulated.lose(self._network.name)
+
+    async def change(self) -> None:
+        self._simulated.lose(self._network.name)
+
+    async def leave_port(self) -> str:
+        self._simulated.add_stray(self._network.name, Stray(StrayKind.PORT, "sim9", "it leads nowhere"))
+        return "sim9"
+
+    async def leave_rules(self) -> tuple[str, ...]:
+        names = ("SIM-a", "SIM-b")
+        for name in names:
+            self._simulated.add_stray(self._network.name, Stray(StrayKind.RULES, name, "they are about nothing"))
+        return names
 
 
 class HostWorld:
@@ -68,6 +107,7 @@ class HostWorld:
         self.proxy = world.proxy.address
         self.joined: list[Station] = []
         self._world = world
+        self._port = f"{world.spec.bridge}x"
 
     async def network(self) -> SessionNetwork:
         return await asyncio.to_thread(lambda: self._world.network)
@@ -76,11 +116,45 @@ class HostWorld:
         name = f"joined{len(self.joined)}"
         self.joined.append(await asyncio.to_thread(lambda: self._world.start(name)))
 
+    async def leave(self) -> None:
+        await asyncio.to_thread(self._world.stop, self.joined.pop())
+
     async def lose(self) -> None:
         name = self._world.spec.name
         for hook, chain in chain_names(name, name).items():
             jump = ("-m", "comment", "--comment", f"{name}: {name}", "-j", chain)
-            await asyncio.to_thread(isolation_world.run, "iptables-legacy", "-w", "-D", hook, *jump)
+            await self._run("iptables-legacy", "-w", "-D", hook, *jump)
+
+    async def change(self) -> None:
+        await self._run("ip", "link", "set", self._world.spec.bridge, "promisc", "on")
+        await self._run("ip", "link", "set", self._world.spec.bridge, "promisc", "off")
+
+    async def leave_port(self) -> str:
+        await self._run("ip", "link", "add", self._port, "type", "veth", "peer", "name", f"{self._port}p")
+        await self._run("ip", "link", "set", self._port, "master", self._world.spec.bridge)
+        return self._port
+
+    async def leave_rules(self) -> tuple[str, ...]:
+        former = EastWestIsolation(self._world.spec.name)
+        await former.ensure(await self._former(), self.proxy)
+        await former.close()
+        return tuple(chain_names(self._world.spec.name, (await self._former()).name).values())
+
+    async def tidy(self) -> None:
+        for _ in self.joined[:]:
+            await self.leave()
+        with contextlib.suppress(subprocess.CalledProcessError):
+            await self._run("ip", "link", "delete", self._port)
+        await self.isolation.remove(await self._former())
+        await self.isolation.remove(await self.network())
+        await self.isolation.close()
+
+    async def _former(self) -> SessionNetwork:
+        return replace(await self.network(), name=f"{self._world.spec.name}-former")
+
+    @staticmethod
+    async def _run(*argv: str) -> None:
+        await asyncio.to_thread(isolation_world.run, *argv)
 
 
 @pytest.fixture(
@@ -95,15 +169,11 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         yield SimulatedWorld(FakeIsolation() if request.param == "fake" else SimulatedIsolation())
         return
     world: isolation_world.World = request.getfixturevalue("running_world")
-    isolation = EastWestIsolation(world.spec.name)
-    made = HostWorld(isolation, world)
+    made = HostWorld(EastWestIsolation(world.spec.name, settled_seconds=_SETTLED_SECONDS), world)
     try:
         yield made
     finally:
-        for one in made.joined:
-            await asyncio.to_thread(world.stop, one)
-        await isolation.remove(await made.network())
-        await isolation.close()
+        await made.tidy()
 
 
 async def test_describes_itself(site: World) -> None:
@@ -213,3 +283,120 @@ async def test_a_cancelled_probe_does_not_stand_in_the_way(site: World) -> None:
         await probing
 
     assert (await site.isolation.verify(network, site.proxy)).holds
+
+
+async def test_a_change_is_heard_of(site: World) -> None:
+    await rest(site)
+    waits = asyncio.create_task(site.isolation.changed(60))
+    await asyncio.sleep(0)
+    await site.change()
+
+    assert await waits
+
+
+async def test_what_changes_between_two_calls_is_heard_of(site: World) -> None:
+    await rest(site)
+    for _ in range(3):
+        await site.change()
+
+    assert await site.isolation.changed(60)
+    await rest(site)
+
+
+async def test_a_call_that_is_cancelled_loses_no_change(site: World) -> None:
+    await rest(site)
+    waits = asyncio.create_task(site.isolation.changed(60))
+    await asyncio.sleep(0)
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    await site.change()
+
+    assert await site.isolation.changed(60)
+
+
+async def test_establishing_comes_to_rest(site: World) -> None:
+    """Whoever establishes after each change does so a few times, and not for ever."""
+    network = await site.network()
+    await site.isolation.ensure(network, site.proxy)
+    await rest(site)
+    await site.isolation.ensure(network, site.proxy)
+
+    await rest(site)
+
+
+async def test_nothing_is_left_over_on_a_network_in_use(site: World) -> None:
+    assert await site.isolation.strays(await site.network(), site.proxy) == ()
+    await site.isolation.ensure(await site.network(), site.proxy)
+    assert await site.isolation.strays(await site.network(), site.proxy) == ()
+
+
+async def test_containers_that_start_and_stop_are_never_left_over(site: World) -> None:
+    """Not even to somebody whose knowledge of them is older than they are."""
+    before = await site.network()
+    await site.isolation.ensure(before, site.proxy)
+
+    async def come_and_go() -> None:
+        for _ in range(_STARTS):
+            await site.join()
+            await site.leave()
+
+    coming = asyncio.create_task(come_and_go())
+    while not coming.done():
+        assert await site.isolation.strays(before, site.proxy) == ()
+    await coming
+    assert await site.isolation.strays(await site.network(), site.proxy) == ()
+
+
+async def test_a_port_that_leads_nowhere_is_left_over(site: World) -> None:
+    await site.isolation.ensure(await site.network(), site.proxy)
+    name = await site.leave_port()
+    (stray,) = await found(site)
+    assert (stray.kind, stray.name, bool(stray.reason)) == (StrayKind.PORT, name, True)
+    # Looking has changed nothing.
+    assert await found(site) == (stray,)
+
+    await site.isolation.remove_stray(await site.network(), site.proxy, stray)
+
+    assert await site.isolation.strays(await site.network(), site.proxy) == ()
+    await site.isolation.remove_stray(await site.network(), site.proxy, stray)
+    assert (await site.isolation.ensure(await site.network(), site.proxy)).holds
+
+
+async def test_rules_of_a_former_network_are_left_over(site: World) -> None:
+    await site.isolation.ensure(await site.network(), site.proxy)
+    names = await site.leave_rules()
+    strays = await found(site)
+    assert {(stray.kind, stray.name) for stray in strays} == {(StrayKind.RULES, name) for name in names}
+
+    for stray in strays:
+        await site.isolation.remove_stray(await site.network(), site.proxy, stray)
+
+    assert await site.isolation.strays(await site.network(), site.proxy) == ()
+    assert (await site.isolation.verify(await site.network(), site.proxy)).holds
+
+
+async def test_what_is_not_left_over_is_not_removed(site: World) -> None:
+    network = await site.network()
+    await site.isolation.ensure(network, site.proxy)
+    for kind in StrayKind:
+        for name in ("nothing", network.bridge, *chain_names(network.name, network.name).values()):
+            await site.isolation.remove_stray(network, site.proxy, Stray(kind, name, ""))
+
+    assert (await site.isolation.verify(network, site.proxy)).holds
+
+
+async def rest(site: World) -> None:
+    """Until nothing changes any more. On a host, interfaces of others may come and go."""
+    async with asyncio.timeout(30):
+        while await site.isolation.changed(0.2):
+            pass
+
+
+async def found(site: World) -> tuple[Stray, ...]:
+    """What is left over, as soon as that can be told."""
+    network = await site.network()
+    async with asyncio.timeout(30):
+        while not (strays := await site.isolation.strays(network, site.proxy)):  # noqa: ASYNC110 - time has to pass
+            await asyncio.sleep(0.05)
+    return strays

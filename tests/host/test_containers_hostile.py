@@ -105,7 +105,8 @@ async def test_labels_of_an_image_do_not_change_what_a_session_is(runtime: Docke
     try:
         info = await run(runtime, spec, image)
 
-        assert await runtime.containers() == (info,)
+        (listed,) = await runtime.containers()
+        assert (listed.name, listed.id, listed.session_id) == (info.name, info.id, info.session_id)
         assert info.session_id == spec.session_id
         await runtime.remove(spec.name)
     finally:

@@ -11,11 +11,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from medforged.adapters.docker import DockerRuntime, GpuInjection
-from medforged.domain.containers import ContainerInfo, ContainerState, container_name
+from medforged.domain.containers import ContainerInfo, ContainerState, ContainerSummary, container_name
 from medforged.domain.errors import ContainerError, ContainerUnavailable
 from tests.fakes.containers import container_spec
 from tests.integration.fake_engine import INFO, VERSION, FakeEngine
@@ -69,6 +70,17 @@ def container(name: str) -> dict[str, Any]:
         "HostConfig": {"NetworkMode": "n"},
         "NetworkSettings": {"Networks": {"n": {"IPAddress": "172.28.16.5"}}},
     }
+
+
+def listed(name: str) -> dict[str, Any]:
+    """The same in a listing."""
+    found = container(name)
+    labels = found["Config"]["Labels"]
+    return {"Id": found["Id"], "Names": [f"/{name}"], "ImageID": IMAGE, "Labels": labels, "State": "running"}
+
+
+def listed_without_image() -> dict[str, Any]:
+    return {key: value for key, value in listed(NAME).items() if key != "ImageID"}
 
 
 async def longest_pause(stop: asyncio.Event) -> float:
@@ -339,6 +351,35 @@ async def test_session_takes_three_requests_to_be_created_and_started(
         f"POST /containers/{found['Id']}/start",
         f"GET /containers/{found['Id']}/json",
     ]
+
+
+async def test_any_number_of_containers_takes_one_question_to_be_listed(
+    engine: FakeEngine, runtime: DockerRuntime
+) -> None:
+    names = [f"mf-session-{number:08}" for number in range(500)]
+    engine.answers["GET /_ping"] = (200, "OK")
+    await runtime.ping()
+    engine.requests.clear()
+    engine.answers["GET /containers/json"] = (200, [listed(name) for name in reversed(names)])
+
+    found = await runtime.containers()
+
+    assert engine.requests == ["GET /containers/json"]
+    assert [summary.name for summary in found] == names
+    assert set(found) == {
+        ContainerSummary(name, f"id-of-{name}", ContainerState.RUNNING, UUID("6f1c1d0e-0000-4000-8000-000000000001"))
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("answer", [None, {}, [None], [{}], [listed_without_image()]])
+async def test_listing_that_makes_no_sense_is_an_error_and_not_an_empty_one(
+    engine: FakeEngine, runtime: DockerRuntime, answer: Any
+) -> None:
+    engine.answers["GET /containers/json"] = (200, answer)
+
+    with pytest.raises(ContainerError, match="cannot read what the container engine says about its containers"):
+        await runtime.containers()
 
 
 async def test_removed_image_is_noticed_when_it_is_needed(engine: FakeEngine, runtime: DockerRuntime) -> None:
