@@ -1,0 +1,82 @@
+"""The fixtures of the drills, for modules that name this one as plugin: a host apart, daemons on it, and the figures' table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.host.drill_daemon import DaemonMaker, DrillDaemon
+from tests.host.drill_engine import Engine, engine_apart
+from tests.host.drills import Figure, percentile
+from tests.host.zfs_pool import ScratchPool, scratch_pool
+
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def figure(pytestconfig: pytest.Config) -> Figure:
+    """Put a measured figure into the table at the end of the run."""
+    table = pytestconfig.stash.setdefault(_FIGURES, [])
+
+    def note(name: str, values: float | Sequence[float], unit: str = "s") -> None:
+        if isinstance(values, Sequence):
+            middle, high, most = (percentile(list(values), share) for share in (0.5, 0.99, 1.0))
+            table.append(f"{name}: p50 {middle:.3g}, p99 {high:.3g}, max {most:.3g} {unit} of {len(values)}")
+        else:
+            table.append(f"{name}: {values:.3g} {unit}")
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if table := config.stash.get(_FIGURES, []):
+        terminalreporter.section("figures of the drills")
+        for line in table:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    with engine_apart() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[ScratchPool]:
+    with scratch_pool(prefix="mfdrill") as made:
+        yield made
+
+
+@pytest.fixture
+async def make_daemon(engine: Engine, pool: ScratchPool) -> AsyncIterator[DaemonMaker]:
+    """Makes daemons that have not been started; arguments as of DrillDaemon."""
+    made: list[DrillDaemon] = []
+
+    def make(*, pool: ScratchPool = pool, state: Path | None = None, **options: Any) -> DrillDaemon:
+        made.append(DrillDaemon(engine, pool, state or engine.directory / f"state-{len(made)}", **options))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        await daemon.clear()
+        daemon.close()
+
+
+@pytest.fixture(scope="session")
+def standing_daemon(engine: Engine, pool: ScratchPool) -> Iterator[DrillDaemon]:
+    made = DrillDaemon(engine, pool, engine.directory / "state")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def daemon(standing_daemon: DrillDaemon) -> AsyncIterator[DrillDaemon]:
+    """One that runs, without sessions; shared by all drills that leave it as they found it."""
+    if not standing_daemon.running:
+        standing_daemon.launch()
+    await standing_daemon.healthy()
+    yield standing_daemon
+    await standing_daemon.clear()
