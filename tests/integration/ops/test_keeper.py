@@ -102,11 +102,16 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def is_gone(pid: int) -> bool:
+def state(pid: int) -> str:
+    """As proc(5) has it; X when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return True
+        return "X"
+
+
+def is_gone(pid: int) -> bool:
+    return state(pid) in "XZ"
 
 
 def test_the_program_gets_the_socket_and_the_keepers_ears(kept: Kept) -> None:
@@ -155,6 +160,7 @@ def test_whoever_connects_while_there_is_no_program_is_answered(
     first = kept.serves(keeper)
     # As if it took the next one long to start.
     keeper.send_signal(signal.SIGSTOP)
+    until(lambda: state(keeper.pid) == "T")
     os.kill(first, number)
     until(lambda: is_gone(first))
     with socket.socket(socket.AF_UNIX) as connection:

@@ -193,10 +193,13 @@ async def test_an_undo_that_fails_is_finished_later_and_the_gpu_waits(rig: Rig) 
     user = uuid4()
     with pytest.raises(CreateFailed):
         await rig.create(user)
+    stuck = rig.containers.hang("remove")
+    await stuck.arrived()
     (session,) = await rig.state.sessions(SessionQuery(user_id=user))
     assert session.status is SessionStatus.STOPPING
     assert await rig.state.gpu_holders() == {session.gpu_id: session.id}, "a GPU was free under a running container"
-    assert await rig.ending.finish_stop(session.id)
+    stuck.release()
+    await rig.settle()
     (session,) = await rig.state.sessions(SessionQuery(user_id=user))
     assert session.status is SessionStatus.ERROR
     assert session.error_message is not None
@@ -258,22 +261,31 @@ async def test_a_snapshot_that_fails_is_an_error_and_frees_the_gpu(rig: Rig) -> 
 
 async def test_a_container_that_cannot_be_stopped_stays_stopping_until_it_can(rig: Rig) -> None:
     session = await rig.create()
-    rig.containers.fail("stop", "the engine is busy")
-    await rig.ending.request_stop(session.id)
-    await rig.settle()
-    assert (await rig.state.session(session.id)).status is SessionStatus.STOPPING
-    assert await rig.ending.finish_stop(session.id)
-    assert (await rig.state.session(session.id)).status is SessionStatus.STOPPED
+    stuck = rig.containers.hang("stop")
+    rig.containers.fail("stop", "the engine is busy", times=3)
+    with rig.feed.subscribe() as subscription:
+        await rig.ending.request_stop(session.id)
+        await stuck.arrived()
+        told = await subscription.take(1)
+        assert {seen.status for seen in told} == {SessionStatus.STOPPING}
+        stuck.release()
+        await rig.settle()
+    assert rig.clock.slept[-3:] == [0.5, 1.0, 2.0], "it was not tried again with growing pauses"
+    ended = await rig.state.session(session.id)
+    assert (ended.status, ended.error_message) == (SessionStatus.STOPPED, None)
 
 
 async def test_a_stop_that_was_interrupted_takes_no_second_snapshot(rig: Rig) -> None:
     session = await rig.create()
-    rig.containers.fail("remove", "the engine went away", error=ContainerUnavailable)
+    stuck = rig.containers.hang("remove")
     await rig.ending.request_stop(session.id)
-    await rig.settle()
+    await stuck.arrived()
     assert len(await rig.workspaces.snapshots(session.workspace_key)) == 1
     rig.clock.offset += rig.clock.offset.resolution * 10_000_000
-    assert await rig.ending.finish_stop(session.id)
+    rig.containers.fail("remove", "the engine went away", error=ContainerUnavailable)
+    stuck.release()
+    await rig.settle()
+    assert (await rig.state.session(session.id)).status is SessionStatus.STOPPED
     assert len(await rig.workspaces.snapshots(session.workspace_key)) == 1
 
 

@@ -40,7 +40,7 @@ async def interrupted(rig: Rig, session: Session) -> None:
 
 async def test_a_running_session_is_left_alone(rig: Rig) -> None:
     session = await rig.create()
-    assert await rig.reconciliation.run(RecoveryMode.POLL) == 0
+    assert (await rig.reconciliation.run(RecoveryMode.POLL)).updated == 0
     assert await rig.state.session(session.id) == session
 
 
@@ -56,7 +56,7 @@ async def test_a_dead_container_is_buried_with_a_snapshot(
     if status is SessionStatus.STARTING:
         await interrupted(rig, session)
     getattr(rig.containers, disturb)(session.container_name)
-    assert await rig.reconciliation.run(RecoveryMode.POLL) == 1
+    assert (await rig.reconciliation.run(RecoveryMode.POLL)).updated == 1
     ended = await rig.state.session(session.id)
     assert (ended.status, ended.error_message) == (SessionStatus.ERROR, message)
     (snapshot,) = await rig.workspaces.snapshots(session.workspace_key)
@@ -68,7 +68,7 @@ async def test_a_dead_container_is_buried_with_a_snapshot(
 async def test_a_daemon_killed_while_starting_finds_the_session_running(rig: Rig) -> None:
     session = await rig.create()
     await interrupted(rig, session)
-    assert await rig.reconciliation.run(RecoveryMode.STARTUP) == 1
+    assert (await rig.reconciliation.run(RecoveryMode.STARTUP)).updated == 1
     found = await rig.state.session(session.id)
     assert (found.status, found.container_id) == (SessionStatus.RUNNING, session.container_id)
     assert found.started_at is not None
@@ -87,7 +87,7 @@ async def test_running_still_means_ready_after_a_restart(rig: Rig) -> None:
 async def test_a_stop_goes_on_from_where_it_was_interrupted(rig: Rig) -> None:
     session = await rig.create()
     await rig.state.change(session.id, {SessionStatus.RUNNING}, SessionChange(status=SessionStatus.STOPPING))
-    assert await rig.reconciliation.run(RecoveryMode.STARTUP) == 1
+    assert (await rig.reconciliation.run(RecoveryMode.STARTUP)).updated == 1
     assert (await rig.state.session(session.id)).status is SessionStatus.STOPPED
     assert len(await rig.workspaces.snapshots(session.workspace_key)) == 1
 
@@ -99,7 +99,7 @@ async def test_an_engine_that_does_not_answer_ends_no_session(rig: Rig) -> None:
         await rig.reconciliation.run(RecoveryMode.POLL)
     assert (await rig.state.session(session.id)).status is SessionStatus.RUNNING
     rig.containers.end_outage()
-    assert await rig.reconciliation.run(RecoveryMode.POLL) == 0
+    assert (await rig.reconciliation.run(RecoveryMode.POLL)).updated == 0
 
 
 async def test_one_sessions_failure_does_not_stop_the_others(rig: Rig) -> None:
@@ -163,7 +163,7 @@ async def test_a_daemon_restarted_over_the_same_host_takes_over(tmp_path: Path) 
         session = await before.create(uuid4())
         containers, workspaces = before.containers, before.workspaces
     async with open_rig(tmp_path, containers=containers, workspaces=workspaces) as after:
-        assert await after.reconciliation.run(RecoveryMode.STARTUP) == 0
+        assert (await after.reconciliation.run(RecoveryMode.STARTUP)).updated == 0
         assert (await after.state.session(session.id)).status is SessionStatus.RUNNING
         assert (await after.containers.inspect(session.container_name)).state is ContainerState.RUNNING
         await after.ending.request_stop(session.id)
