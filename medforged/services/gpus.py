@@ -11,11 +11,15 @@ from medforged.domain.sessions import SessionStatus
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.gpus import GpuDriver
 from medforged.ports.state import SessionChange, StateStore
+from medforged.services.bounded import bounded
 from medforged.services.journal import Journal
 from medforged.services.records import Records
 from medforged.services.release import GpuRelease
 
 __all__ = ["GpuWatch"]
+
+# A container of which nothing is heard for so long keeps its GPU in quarantine, and holds up no other look.
+_LOOK_SECONDS = 2.0
 
 
 class GpuWatch:
@@ -117,7 +121,12 @@ class GpuWatch:
             return None
         session = await self._records.get(gpu.quarantine_session_id)
         try:
-            seen = await self._containers.inspect(session.container_name)
+            seen = await bounded(
+                self._containers.inspect(session.container_name),
+                _LOOK_SECONDS,
+                ContainerError,
+                f"cannot inspect container {session.container_name}",
+            )
         except ContainerError as error:
             return str(error)
         if seen.state is not ContainerState.MISSING:

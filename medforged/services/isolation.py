@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 
@@ -58,8 +58,11 @@ class IsolationGuard:
             except (IsolationError, ContainerError) as error:
                 self._broken(str(error))
 
-    async def assert_again(self) -> None:
-        """Repair whatever has gone; when the network was lost or isolation was broken, establish and probe anew."""
+    async def assert_again(self, lost: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Repair whatever has gone; when the network was lost or isolation was broken, establish and probe anew.
+
+        `lost` is called when isolation has just been lost, and before the establishing, which may take long.
+        """
         if self._broken_now():
             await self.establish()
             return
@@ -73,6 +76,8 @@ class IsolationGuard:
             else:
                 await self._ensure(network)
         if self._broken_now():
+            if lost is not None:
+                await lost()
             await self.establish()
 
     async def prove(self) -> None:

@@ -57,7 +57,7 @@ class IsolationLoop:
             await self._clock.sleep(min(_BURST_SECONDS, self._interval))
             self._nudged.clear()
             try:
-                await self._guard.assert_again()
+                await self._guard.assert_again(self._report_exposed)
                 if self._clock.monotonic() - proven >= self._probe_interval:
                     await self._guard.prove()
                     proven = self._clock.monotonic()
@@ -71,7 +71,13 @@ class IsolationLoop:
         if problem is None or problem == self._reported:
             self._reported = problem
             return
-        for session in await self._records.active():
+        try:
+            active = await self._records.active()
+        except MedForgeError as error:
+            # Isolation does not wait for the database.
+            self._journal.failed(None, error=str(error), part="isolation")
+            return
+        for session in active:
             if session.status is SessionStatus.RUNNING:
                 self._journal.exposed(session, problem)
         self._reported = problem

@@ -10,6 +10,7 @@ from medforged.domain.errors import ContainerError, ContainerUnavailable, MedFor
 from medforged.domain.sessions import Session, SessionStatus
 from medforged.ports.clock import Clock
 from medforged.ports.containers import ContainerRuntime
+from medforged.services.bounded import bounded
 from medforged.services.gpus import GpuWatch
 from medforged.services.journal import Journal, RecoveryMode
 from medforged.services.locks import SessionLocks
@@ -59,7 +60,7 @@ class Reconciliation:
             sessions = await self._records.active()
             actions = [
                 *await self._settle(sessions, listing, mode, patience_seconds),
-                *await self._remove_leftovers(sessions, listing),
+                *await self._remove_leftovers(sessions, listing, patience_seconds),
                 *await self._release_gpus(),
             ]
             report = Report(self._clock.monotonic() - began, len(sessions), tuple(actions))
@@ -87,9 +88,12 @@ class Reconciliation:
         return [action for task, session in tasks.items() if (action := _told(task, session)) is not None]
 
     async def _remove_leftovers(
-        self, sessions: tuple[Session, ...], listing: Mapping[str, ContainerSummary]
+        self, sessions: tuple[Session, ...], listing: Mapping[str, ContainerSummary], patience_seconds: float
     ) -> list[Action]:
-        """Containers of sessions that have ended hold a GPU for nobody; the record explains them, so they may go."""
+        """Containers of sessions that have ended hold a GPU for nobody; the record explains them, so they may go.
+
+        One that does not go within the pass's patience holds up neither the others nor the next pass.
+        """
         active = {session.id for session in sessions}
         left = {
             found.session_id: found
@@ -103,7 +107,9 @@ class Reconciliation:
             if session.active or session.container_name != name or self._locks.held(session_id):
                 continue
             try:
-                await self._containers.remove(name)
+                await bounded(
+                    self._containers.remove(name), patience_seconds, ContainerError, f"cannot remove container {name}"
+                )
             except ContainerUnavailable:
                 raise
             except ContainerError as error:

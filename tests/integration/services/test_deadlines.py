@@ -75,3 +75,23 @@ async def test_a_look_that_hangs_does_not_stop_a_pass_for_others(tmp_path: Path)
         stuck.release()
         await rig.settle()
         assert (await rig.state.session(first.id)).status is SessionStatus.ERROR
+
+
+async def test_a_leftover_that_does_not_go_holds_up_no_pass(tmp_path: Path) -> None:
+    async with open_rig(tmp_path, deadline_seconds=0.3, step_seconds=0.1) as rig:
+        session, other = await rig.create(), await rig.create()
+        held = rig.containers.hang("remove", session.container_name)
+        await rig.ending.request_stop(session.id)
+        await rig.settle()
+        stuck = rig.containers.hang("inspect", session.container_name)
+        rig.containers.die(other.container_name)
+        report = await rig.reconciliation.run(RecoveryMode.POLL, patience_seconds=1)
+        assert (await rig.state.session(other.id)).status is SessionStatus.ERROR
+        assert {action.subject: action.outcome.value for action in report.actions} == {
+            session.container_name: "failed",
+            other.container_name: "ended",
+        }
+        held.release()
+        stuck.release()
+        await rig.reconciliation.run(RecoveryMode.POLL)
+        assert (await rig.state.gpu(session.gpu_id)).usable
