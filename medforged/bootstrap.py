@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from medforged.adapters.sqlite import SqliteState, open_database
 from medforged.config import Settings, network_of, packs_of
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.containers import ContainerLimits, NetworkSpec
-from medforged.domain.errors import ContainerError, IsolationError, StartupFailed, WorkspaceError
+from medforged.domain.errors import (
+    ContainerError,
+    ContainerUnavailable,
+    IsolationError,
+    StartupFailed,
+    StateError,
+    WorkspaceError,
+)
 from medforged.ports.clock import Clock
 from medforged.ports.processes import ProcessTable
 from medforged.ports.state import StateStore
@@ -197,6 +205,7 @@ async def _wire(settings: Settings, parts: Parts, stack: contextlib.AsyncExitSta
         records,
         clock,
         journal,
+        partial(recovery.answers, ContainerUnavailable),
         interval_seconds=limits.isolation_interval_seconds,
         probe_interval_seconds=limits.isolation_probe_interval_seconds,
     )
@@ -262,7 +271,12 @@ async def _wire(settings: Settings, parts: Parts, stack: contextlib.AsyncExitSta
         events=events,
         isolation=isolation,
         gpus=GpuLoop(
-            watch, adapters.gpus, clock, journal, recovery.wake, interval_seconds=settings.gpus.poll_interval_seconds
+            watch,
+            adapters.gpus,
+            clock,
+            journal,
+            partial(recovery.answers, StateError),
+            interval_seconds=settings.gpus.poll_interval_seconds,
         ),
         close=stack.pop_all().aclose,
     )

@@ -23,7 +23,10 @@ _BURST_SECONDS = 0.25
 
 
 class IsolationLoop:
-    """Re-asserts isolation every few seconds and after every change, and proves it with traffic now and then."""
+    """Re-asserts isolation every few seconds and after every change, and proves it with traffic now and then.
+
+    `engine_answers` is called whenever that has shown that the container engine does.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class IsolationLoop:
         records: Records,
         clock: Clock,
         journal: Journal,
+        engine_answers: Callable[[], None],
         *,
         interval_seconds: float,
         probe_interval_seconds: float,
@@ -41,6 +45,7 @@ class IsolationLoop:
         self._records = records
         self._clock = clock
         self._journal = journal
+        self._engine_answers = engine_answers
         self._interval = interval_seconds
         self._probe_interval = probe_interval_seconds
         self._nudged = asyncio.Event()
@@ -62,6 +67,9 @@ class IsolationLoop:
                     await self._guard.prove()
                     proven = self._clock.monotonic()
                 await self._report_exposed()
+                if self._guard.problem is None:
+                    # Nobody knows that without asking the engine.
+                    self._engine_answers()
             except Exception as error:  # noqa: BLE001 - a defect met once must not leave isolation unattended
                 self._journal.failed(None, error=repr(error), exc_info=error, part="isolation")
 
@@ -84,7 +92,8 @@ class IsolationLoop:
 
 
 class GpuLoop:
-    """Refreshes GPU health and readings, and ends quarantines. `recovered` is called when a failure has ended."""
+    """Refreshes GPU health and readings, and ends quarantines. `database_answers` is called whenever that could be
+    recorded."""
 
     def __init__(
         self,
@@ -92,7 +101,7 @@ class GpuLoop:
         driver: GpuDriver,
         clock: Clock,
         journal: Journal,
-        recovered: Callable[[], None],
+        database_answers: Callable[[], None],
         *,
         interval_seconds: float,
     ) -> None:
@@ -100,7 +109,7 @@ class GpuLoop:
         self._driver = driver
         self._clock = clock
         self._journal = journal
-        self._recovered = recovered
+        self._database_answers = database_answers
         self._interval = interval_seconds
         self._failing: str | None = None
 
@@ -116,9 +125,8 @@ class GpuLoop:
             except Exception as error:  # noqa: BLE001 - a defect met once must not leave the GPUs unattended
                 self._journal.failed(None, error=repr(error), exc_info=error, part="gpus")
             else:
-                if self._failing is not None:
-                    self._failing = None
-                    self._recovered()
+                self._failing = None
+                self._database_answers()
 
     def _fails(self, problem: str) -> None:
         if problem != self._failing:

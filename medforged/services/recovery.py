@@ -39,6 +39,7 @@ class RecoveryLoop:
         self._task: asyncio.Task[object] | None = None
         self._woken: RecoveryMode | None = None
         self._wake = asyncio.Event()
+        self._error: MedForgeError | None = None
         self.problem: str | None = "recovery has not run yet"
 
     @property
@@ -50,6 +51,11 @@ class RecoveryLoop:
         """Let the next pass begin now: something may have happened that nobody has seen."""
         self._woken = mode
         self._wake.set()
+
+    def answers(self, *errors: type[MedForgeError]) -> None:
+        """Somebody has seen the part well whose failures these are: a pass that failed by it need not wait longer."""
+        if isinstance(self._error, errors):
+            self.wake()
 
     async def run(self) -> None:
         self._task = asyncio.current_task()
@@ -69,19 +75,19 @@ class RecoveryLoop:
     async def on_demand(self) -> Report:
         """A pass for somebody who waits for its report. Raises MedForgeError."""
         report = await self._reconciliation.run(RecoveryMode.POLL)
-        self.problem = None
+        self.problem = self._error = None
         return report
 
     async def _pass(self, mode: RecoveryMode) -> bool:
         try:
             await self._reconciliation.run(mode, patience_seconds=_PATIENCE_SECONDS)
         except MedForgeError as error:
-            self.problem = str(error)
+            self.problem, self._error = str(error), error
             self._journal.failed(None, error=str(error), recovery_mode=mode.value)
             return False
         except Exception as error:  # noqa: BLE001 - a defect met in one pass must not end recovery for good
             self.problem = f"internal error ({type(error).__name__}); the journal has the details"
             self._journal.failed(None, error=repr(error), recovery_mode=mode.value, exc_info=error)
             return False
-        self.problem = None
+        self.problem = self._error = None
         return True

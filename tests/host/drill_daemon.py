@@ -56,13 +56,15 @@ class DrillDaemon:
         self.network, self.bridge = f"{self.instance}-net", f"mfd{self.instance[-6:]}"
         self.root = f"{self.instance}/workspaces"
         self.state = state
-        self.socket = state / "medforged.sock"
+        self.socket = engine.directory / f"{self.instance}.sock"
         self.log = engine.directory / f"{self.instance}.log"
+        self._mount_root = pool.directory / self.instance
         self.client = DaemonClient(self.socket)
         self._within = within
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._config = engine.directory / f"{self.instance}.toml"
+        prefix = f"172.28.{engine.next_number()}"
         basis: dict[str, dict[str, object]] = {
             "daemon": {
                 "instance": self.instance,
@@ -75,15 +77,15 @@ class DrillDaemon:
             "workspaces": {
                 "pool": pool.name,
                 "root": self.root,
-                "mount_root": str(pool.directory / self.instance),
+                "mount_root": str(self._mount_root),
                 "directory": str(engine.directory / self.instance),
                 "quota_bytes": 0,
             },
             "network": {
                 "name": self.network,
                 "bridge": self.bridge,
-                "subnet": "172.28.49.0/24",
-                "proxy_address": "172.28.49.2",
+                "subnet": f"{prefix}.0/24",
+                "proxy_address": f"{prefix}.2",
             },
             "containers": {
                 "docker_socket": str(engine.socket),
@@ -236,6 +238,10 @@ class DrillDaemon:
         init = self.process_of(session)
         (child,) = Path(f"/proc/{init}/task/{init}/children").read_text().split()
         return int(child)
+
+    def workspace(self, session: Session) -> Path:
+        """Where the session's files are on the host."""
+        return self._mount_root / str(session.user_id) / str(session.id)
 
     def process_of(self, session: Session) -> int:
         """The container's first process, as the host numbers it."""

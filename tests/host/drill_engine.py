@@ -6,6 +6,7 @@ Its interfaces, packet filter and containers are nobody else's; files, mounts an
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -29,11 +30,16 @@ class Engine:
         self.socket = directory / "docker.sock"
         self.enter = ("nsenter", f"--net=/proc/{namespace}/ns/net")
         self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count()
         hook = directory / "bin" / _NVIDIA_HOOK
         hook.parent.mkdir()
         hook.write_text("#!/bin/sh\nexit 0\n")
         hook.chmod(0o755)
         (directory / "daemon.json").write_text("{}")
+
+    def next_number(self) -> int:
+        """One from 0 to 255 for what must not be shared, such as a subnet."""
+        return next(self._numbers) % 256
 
     def start(self) -> None:
         self._forget_containerd()

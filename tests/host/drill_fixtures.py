@@ -61,8 +61,10 @@ async def make_daemon(engine: Engine, pool: ScratchPool) -> AsyncIterator[Daemon
 
     yield make
     for daemon in made:
-        await daemon.clear()
-        daemon.close()
+        try:
+            await daemon.clear()
+        finally:
+            daemon.close()
 
 
 @pytest.fixture(scope="session")

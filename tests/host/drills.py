@@ -108,7 +108,8 @@ async def faults(ground: Ground) -> list[str]:
     sessions = [session async for session in every_session(ground.client) if session.id not in ground.before]
     active = [session for session in sessions if session.status in ACTIVE]
     return [
-        *await _unwell(ground),
+        *await unwell(ground),
+        *await _orphans(ground),
         *await _gpus(ground, active),
         *await asyncio.to_thread(_containers, ground, active),
         *await asyncio.to_thread(_storage, ground, sessions),
@@ -117,11 +118,15 @@ async def faults(ground: Ground) -> list[str]:
     ]
 
 
-async def _unwell(ground: Ground) -> Iterator[str]:
+async def unwell(ground: Ground) -> list[str]:
+    """What the daemon says of its parts that are not well. Raises DaemonError."""
     health = await ground.client.call(daemon_health, GetStatus())
+    return [f"{check.name} is not well: {check.message}" for check in health.checks if check.health is not Health.OK]
+
+
+async def _orphans(ground: Ground) -> Iterator[str]:
     orphans = await ground.client.call(orphans_list, orphans_list.params())
-    wrong = [f"{check.name} is not well: {check.message}" for check in health.checks if check.health is not Health.OK]
-    wrong += [f"orphan {orphan.kind} {orphan.name}: {orphan.reason}" for orphan in orphans.orphans]
+    wrong = [f"orphan {orphan.kind} {orphan.name}: {orphan.reason}" for orphan in orphans.orphans]
     wrong += [f"cannot look for orphans: {problem}" for problem in orphans.problems]
     return iter(wrong)
 
@@ -167,12 +172,17 @@ def _storage(ground: Ground, sessions: list[Session]) -> Iterator[str]:
         kept = snapshots.get(session.workspace_zfs, [])
         if session.started_at is not None and not (there and session.workspace_zfs in mounted):
             yield f"the workspace of {session.slug} is {'not mounted' if there else 'gone'}"
-        if session.status in ENDED and session.started_at is None and there:
+        failed = (session.error_message or "").startswith("create failed")
+        if session.status in ENDED and session.started_at is None and there and failed:
             yield f"the workspace of {session.slug}, which never ran, is left"
         if session.status is SessionStatus.RUNNING and kept:
             yield f"{session.slug} runs and has the snapshots {kept}"
         kept_once = len(kept) == 1 and _SNAPSHOT.fullmatch(kept[0])
-        if session.status in ENDED and session.started_at is not None and not kept_once:
+        if "snapshot failed: " in (session.error_message or ""):
+            # Its record says so, and its files are there.
+            kept_once = not kept
+        # One that was interrupted before it ran has a workspace to keep only if it came so far.
+        if session.status in ENDED and (session.started_at is not None or there) and not (kept_once or failed):
             yield f"{session.slug} has ended with the snapshots {kept}: {session.error_message}"
     yield from (
         f"{source} is mounted and no dataset" for source in mounted - datasets if source.startswith(ground.root)
@@ -189,12 +199,9 @@ def _network(ground: Ground) -> Iterator[str]:
     for program in ("iptables-legacy", "ip6tables-legacy"):
         rules = ground.run(program, "-S").splitlines()
         for hook, chain in chain_names(ground.instance, ground.network).items():
-            made, jumps = (
-                f"-N {chain}" in rules,
-                sum(rule.startswith(f"-A {hook} ") and chain in rule for rule in rules),
-            )
-            if not made or jumps != 1:
-                yield f"{program}: chain {chain} is {'there' if made else 'gone'}, with {jumps} jumps"
+            jumps = sum(rule.startswith(f"-A {hook} ") and chain in rule for rule in rules)
+            if f"-N {chain}" not in rules or jumps != 1:
+                yield f"{program}: chain {chain} is gone, or has {jumps} jumps to it"
 
 
 def _links(ground: Ground) -> list[str]:

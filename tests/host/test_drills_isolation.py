@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,7 +20,7 @@ from medforged.adapters.iptables.rules import chain_names
 from medforged.client import DaemonError
 from medforged.contract.errors import ErrorCode
 from medforged.contract.sessions import Session
-from tests.host.drill_daemon import DrillDaemon, gathered
+from tests.host.drill_daemon import DaemonMaker, DrillDaemon, gathered
 from tests.host.drills import Figure, agrees, ground_of, ground_of_installation
 from tests.host.installation import INSTANCE, Installation, Visitor, until
 
@@ -25,7 +28,8 @@ pytestmark = pytest.mark.host
 pytest_plugins = ["tests.host.drill_fixtures"]
 
 _SECONDS = 5.0
-_ROUNDS = 5
+# Of what the kernel tells nobody, a round takes as long as the daemon's interval.
+_ROUNDS = int(os.environ.get("MEDFORGE_DRILL_ROUNDS", "2"))
 _ASK = "printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' | {program} -w 1 {address} 8080"
 
 
@@ -187,6 +191,30 @@ async def test_without_a_bridge_nothing_starts(pair: Pair, figure: Figure) -> No
     assert not await asyncio.to_thread(pair.leaks)
     await daemon.end(await daemon.create())
     await agrees(ground_of(daemon))
+
+
+async def test_while_the_packet_filter_cannot_be_changed_nothing_starts(
+    make_daemon: DaemonMaker, tmp_path: Path, figure: Figure
+) -> None:
+    # A lock file of its own in its place: nobody else on this host waits for it.
+    lock = tmp_path / "xtables.lock"
+    lock.touch()
+    within = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /run/xtables.lock && exec "$@"', str(lock))
+    # What others mount is not seen from there.
+    daemon = make_daemon(settings={"adapters": {"workspaces": "directories"}}, within=within)
+    await daemon.start()
+    session = await daemon.create()
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        daemon.engine.run("iptables-legacy", "-F")
+        await until(lambda: _names(daemon, "isolation"), 15)
+        await _nothing_starts(daemon, session)
+    began = time.monotonic()
+    await daemon.healthy(15)
+    took = time.monotonic() - began
+    figure("packet filter free again until isolation is proven", took)
+    assert took <= _SECONDS
+    await daemon.end(await daemon.create())
 
 
 async def _nothing_starts(daemon: DrillDaemon, *exposed: Session) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -22,7 +23,7 @@ from medforged.adapters.simulated.workspaces import Moment, Operation, Simulated
 from medforged.adapters.sqlite import SqliteState, open_database
 from medforged.bootstrap import Parts, as_they_are
 from medforged.domain.containers import ContainerLimits, NetworkSpec
-from medforged.domain.errors import WorkspaceError
+from medforged.domain.errors import ContainerUnavailable, StateError, WorkspaceError
 from medforged.domain.packs import DEFAULT_PACK_ID, Pack
 from medforged.domain.sessions import Session, Tier
 from medforged.services.changes import ChangeFeed
@@ -242,6 +243,7 @@ def put_together(parts: Parts, timing: Timing, make: Makers) -> Services:
         records,
         clock,
         journal,
+        partial(recovery.answers, ContainerUnavailable),
         interval_seconds=timing.isolation_interval,
         probe_interval_seconds=timing.isolation_probe_interval,
     )
@@ -267,7 +269,12 @@ def put_together(parts: Parts, timing: Timing, make: Makers) -> Services:
         ),
         isolation_loop=isolation_loop,
         gpu_loop=GpuLoop(
-            watch, adapters.gpus, clock, journal, recovery.wake, interval_seconds=timing.gpu_poll_interval
+            watch,
+            adapters.gpus,
+            clock,
+            journal,
+            partial(recovery.answers, StateError),
+            interval_seconds=timing.gpu_poll_interval,
         ),
         orphans=make.orphans(
             records=records,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from medforged.adapters.clock import SystemClock
 from medforged.domain.containers import ContainerState
-from medforged.domain.errors import ContainerUnavailable
+from medforged.domain.errors import ContainerUnavailable, StateError
 from medforged.domain.sessions import Session, SessionStatus
 from medforged.ports.state import SessionChange
 from medforged.services.journal import Journal, RecoveryMode
@@ -169,3 +171,21 @@ async def test_a_daemon_restarted_over_the_same_host_takes_over(tmp_path: Path) 
         await after.ending.request_stop(session.id)
         await after.settle()
         assert (await after.state.session(session.id)).status is SessionStatus.STOPPED
+
+
+async def test_a_failed_pass_waits_no_longer_than_what_failed_it(rig: Rig) -> None:
+    loop = RecoveryLoop(rig.reconciliation, SystemClock(), Journal(), 3600, 3600)
+    rig.containers.begin_outage()
+    task = asyncio.ensure_future(loop.run())
+    async with asyncio.timeout(20):
+        while "does not answer" not in (loop.problem or ""):  # noqa: ASYNC110 - the loop has no event to wait for
+            await asyncio.sleep(0.001)
+        rig.containers.end_outage()
+        # Another part that is well says nothing about this one.
+        loop.answers(StateError)
+        assert loop.problem is not None
+        loop.answers(ContainerUnavailable)
+        while loop.problem is not None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
