@@ -114,6 +114,11 @@ class IsolationGuard:
         finally:
             self._admitting -= 1
 
+    @property
+    def covers_soon(self) -> bool:
+        """Whether a container is starting now, at the end of which everything is re-asserted anyway."""
+        return self._admitting > 0
+
     async def cover(self) -> None:
         """Bring a container that has just started under isolation. Raises IsolationError when that fails."""
         async with self._serial:

@@ -56,11 +56,15 @@ class IsolationLoop:
         self._nudged.set()
 
     async def run(self) -> None:
-        proven = self._clock.monotonic()
+        asserted = proven = self._clock.monotonic()
         while True:
             await first_of(self._isolation.changed(self._interval), self._nudged.wait())
             await self._clock.sleep(min(_BURST_SECONDS, self._interval))
             self._nudged.clear()
+            if self._guard.covers_soon and self._clock.monotonic() - asserted < self._interval:
+                # The change is that container's, and looking at it now would only hold its start up.
+                continue
+            asserted = self._clock.monotonic()
             try:
                 await self._guard.assert_again(self._report_exposed)
                 if self._clock.monotonic() - proven >= self._probe_interval:
