@@ -61,14 +61,19 @@ async def _ask(
 ) -> list[Session]:
     from medforged.client import DaemonError
 
+    # All at once: a daemon that restarts is waited out once, and not for each of them in turn.
+    asked = list(sessions)
+    answers = await asyncio.gather(
+        *(client.call(methods.sessions_stop, SessionRef(session_id=session.id)) for session in asked),
+        return_exceptions=True,
+    )
     stopping: list[Session] = []
-    for session in sessions:
-        try:
-            answer = await client.call(methods.sessions_stop, SessionRef(session_id=session.id))
-        except DaemonError as error:
-            failures.append(failure(error))
-            continue
-        if answer.requested:
+    for session, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, DaemonError):
+            failures.append(failure(answer))
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif answer.requested:
             stopping.append(answer.session)
         else:
             progress.say(f"{session.slug} had ended before ({answer.session.status})")

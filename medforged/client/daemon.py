@@ -34,7 +34,8 @@ DEFAULT_SOCKET = Path("/run/medforge/medforged.sock")
 _CALL_TIMEOUT_SECONDS = 180.0
 # How long a call waits for a daemon to take it up: longer than a restart takes, shorter than people wait.
 _PATIENCE_SECONDS = 10.0
-_RETRY_SECONDS = 0.05
+_FIRST_RETRY_SECONDS = 0.05
+_LAST_RETRY_SECONDS = 0.5
 _CONNECT_TIMEOUT_SECONDS = 5.0
 # A line of the stream is one session's record, far below this.
 _MAX_LINE_BYTES = 64 * 1024
@@ -77,7 +78,7 @@ class DaemonClient:
         """
         loop = asyncio.get_running_loop()
         attempt = _Attempt(method.name, _encoder.encode(params), correlation_id, loop.time() + self._patience)
-        fresh = False
+        fresh, pause = False, _FIRST_RETRY_SECONDS
         interruption: DaemonError | None = None
         cause: BaseException | None
         while True:
@@ -98,7 +99,8 @@ class DaemonClient:
                 raise (interruption if stopping else failure) from cause
             # A daemon that is stopping still answers on the connections that it has; its successor gets the new ones.
             fresh = True
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_RETRY_SECONDS)
 
     async def watch(self, since: int | None = None, epoch: UUID | None = None) -> AsyncGenerator[WatchEvent, None]:
         """One watch stream, from a revision on where given; ends with DaemonError when it is lost or falls silent."""
