@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import secrets
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -21,6 +20,8 @@ pytestmark = [
 ]
 
 _STEPS = 10_000
+# The same story every time, so that a failure is of the change that is tested. Others are told by MEDFORGE_MODEL_SEED.
+_SEED = 20261125
 _PROCESSES = 2
 # With the seed below the slowest to be noticed takes about 500.
 _STEPS_UNTIL_NOTICED = 1500
@@ -30,7 +31,7 @@ _SEEDS_APART = 1_000_000
 
 def test_whatever_happens_what_is_promised_holds() -> None:
     steps = int(os.environ.get("MEDFORGE_MODEL_STEPS", _STEPS))
-    seed = int(os.environ.get("MEDFORGE_MODEL_SEED", secrets.randbelow(_SEEDS_APART)))
+    seed = int(os.environ.get("MEDFORGE_MODEL_SEED", _SEED))
     print(f"MEDFORGE_MODEL_STEPS={steps} MEDFORGE_MODEL_SEED={seed}")
 
     began = time.perf_counter()
