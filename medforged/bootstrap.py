@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -15,22 +14,18 @@ import structlog
 
 from medforged.adapters.clock import SystemClock
 from medforged.adapters.procfs import ProcfsProcessTable
-from medforged.adapters.selection import Adapters, containers_of, isolation_of, select_adapters
+from medforged.adapters.selection import containers_of, isolation_of, select_adapters
 from medforged.adapters.sqlite import SqliteState, open_database
 from medforged.config import Settings, network_of, packs_of
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.containers import ContainerLimits, NetworkSpec
 from medforged.domain.errors import (
     ContainerError,
-    ContainerUnavailable,
     IsolationError,
     StartupFailed,
-    StateError,
     WorkspaceError,
 )
-from medforged.ports.clock import Clock
-from medforged.ports.processes import ProcessTable
-from medforged.ports.state import StateStore
+from medforged.ports.parts import Parts
 from medforged.rpc.access import policy_for
 from medforged.rpc.handlers.daemon import DaemonHandlers
 from medforged.rpc.handlers.gpus import GpuHandlers
@@ -39,36 +34,10 @@ from medforged.rpc.handlers.packs import PackHandlers
 from medforged.rpc.handlers.sessions import SessionHandlers
 from medforged.rpc.server import Handler, RpcServer
 from medforged.rpc.watch import WatchStream
-from medforged.services.changes import ChangeFeed
-from medforged.services.creation import SessionCreation
-from medforged.services.ending import SessionEnding
-from medforged.services.events import EventLoop
-from medforged.services.gpus import GpuWatch
-from medforged.services.health import HealthCheck
-from medforged.services.isolation import IsolationGuard
-from medforged.services.journal import Journal
-from medforged.services.locks import SessionLocks
-from medforged.services.loops import GpuLoop, IsolationLoop
-from medforged.services.orphans import OrphanSearch
+from medforged.services.assembly import Services, Timing, assemble
 from medforged.services.plan import SessionPlan
-from medforged.services.reconcile import Reconciliation
-from medforged.services.records import Records
-from medforged.services.recovery import RecoveryLoop
-from medforged.services.release import GpuRelease
-from medforged.services.settling import SessionSettling
-from medforged.services.tasks import BackgroundTasks
 
-__all__ = ["Host", "Parts", "as_they_are", "build", "release"]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything through which the services touch the world."""
-
-    state: StateStore
-    adapters: Adapters
-    processes: ProcessTable
-    clock: Clock
+__all__ = ["Host", "as_they_are", "build", "release"]
 
 
 def as_they_are(parts: Parts) -> Parts:
@@ -81,24 +50,15 @@ class Host:
     """A daemon that is put together: what answers, what runs, and how to take it apart."""
 
     server: RpcServer
-    tasks: BackgroundTasks
-    recovery: RecoveryLoop
-    events: EventLoop
-    isolation: IsolationLoop
-    gpus: GpuLoop
+    services: Services
     close: Callable[[], Awaitable[None]]
 
     def start_loops(self, alive: Callable[[], None], watchdog_seconds: float | None) -> list[asyncio.Task[None]]:
         """Start everything that runs for as long as the daemon. None of them ever ends by itself."""
-        loop = asyncio.get_running_loop()
-        loops = [
-            loop.create_task(self.recovery.run(), name="recovery"),
-            loop.create_task(self.events.run(), name="events"),
-            loop.create_task(self.isolation.run(), name="isolation"),
-            loop.create_task(self.gpus.run(), name="gpus"),
-        ]
+        loops = self.services.start_loops()
         if watchdog_seconds is not None:
-            loops.append(loop.create_task(_feed_watchdog(alive, watchdog_seconds / 2), name="watchdog"))
+            feeding = _feed_watchdog(alive, watchdog_seconds / 2)
+            loops.append(asyncio.get_running_loop().create_task(feeding, name="watchdog"))
         return loops
 
 
@@ -121,131 +81,30 @@ async def build(settings: Settings, *, around: Callable[[Parts], Parts] = as_the
         except (ContainerError, WorkspaceError) as error:
             raise StartupFailed(str(error), ExitCode.UNAVAILABLE) from error
         parts = around(Parts(state, adapters, ProcfsProcessTable(), SystemClock()))
-        return await _wire(settings, parts, stack)
+        return await _serve(settings, parts, stack)
 
 
-async def _wire(settings: Settings, parts: Parts, stack: contextlib.AsyncExitStack) -> Host:
-    state, adapters, clock = parts.state, parts.adapters, parts.clock
-    journal, feed, locks = Journal(), ChangeFeed(), SessionLocks()
-    records, tasks = Records(state, feed), BackgroundTasks(journal, clock)
+async def _serve(settings: Settings, parts: Parts, stack: contextlib.AsyncExitStack) -> Host:
+    state, adapters = parts.state, parts.adapters
+    plan = _plan(settings, gpus_simulated=not adapters.gpus.describe().real)
+    services = assemble(parts, plan, _network(settings), network_of(settings.network)[1], _timing(settings))
     for adapter in adapters.descriptions():
-        journal.note(
+        services.journal.note(
             "adapter.chosen", port=adapter.port, adapter=adapter.adapter, real=adapter.real, reason=adapter.reason
         )
-    proxy = network_of(settings.network)[1]
-    guard = IsolationGuard(adapters.isolation, adapters.containers, _network(settings), proxy, clock, journal)
-    proof = GpuRelease(adapters.gpus, parts.processes, clock, patience_seconds=settings.gpus.release_patience_seconds)
-    watch = GpuWatch(
-        driver=adapters.gpus,
-        state=state,
-        records=records,
-        containers=adapters.containers,
-        release=proof,
-        journal=journal,
-    )
-    await asyncio.gather(watch.refresh(), guard.establish())
-    plan = _plan(settings, gpus_simulated=not adapters.gpus.describe().real)
-    limits = settings.sessions
-    ending = SessionEnding(
-        records=records,
-        workspaces=adapters.workspaces,
-        containers=adapters.containers,
-        release=proof,
-        locks=locks,
-        clock=clock,
-        journal=journal,
-        tasks=tasks,
-        stop_grace_seconds=settings.containers.stop_grace_seconds,
-        step_seconds=limits.step_timeout_seconds,
-        deadline_seconds=limits.stopping_deadline_seconds,
-    )
-    creation = SessionCreation(
-        records=records,
-        workspaces=adapters.workspaces,
-        containers=adapters.containers,
-        readiness=adapters.readiness,
-        isolation=guard,
-        ending=ending,
-        plan=plan,
-        locks=locks,
-        clock=clock,
-        journal=journal,
-        deadline_seconds=limits.starting_deadline_seconds,
-        step_seconds=limits.step_timeout_seconds,
-    )
-    settling = SessionSettling(
-        records=records,
-        containers=adapters.containers,
-        readiness=adapters.readiness,
-        isolation=guard,
-        ending=ending,
-        locks=locks,
-        clock=clock,
-        journal=journal,
-        tasks=tasks,
-        start_timeout_seconds=settings.containers.start_timeout_seconds,
-        starting_deadline_seconds=limits.starting_deadline_seconds,
-        step_seconds=limits.step_timeout_seconds,
-    )
-    reconciliation = Reconciliation(
-        records=records,
-        containers=adapters.containers,
-        settling=settling,
-        gpus=watch,
-        locks=locks,
-        clock=clock,
-        journal=journal,
-    )
-    recovery = RecoveryLoop(
-        reconciliation, clock, journal, limits.poll_interval_seconds, limits.poll_backoff_max_seconds
-    )
-    isolation = IsolationLoop(
-        guard,
-        adapters.isolation,
-        records,
-        clock,
-        journal,
-        partial(recovery.answers, ContainerUnavailable),
-        interval_seconds=limits.isolation_interval_seconds,
-        probe_interval_seconds=limits.isolation_probe_interval_seconds,
-    )
-    events = EventLoop(
-        containers=adapters.containers,
-        records=records,
-        settling=settling,
-        relist=recovery.wake,
-        network_changed=isolation.nudge,
-        clock=clock,
-        journal=journal,
-    )
-    orphans = OrphanSearch(
-        records=records,
-        containers=adapters.containers,
-        workspaces=adapters.workspaces,
-        isolation=adapters.isolation,
-        network=settings.network.name,
-        proxy=proxy,
-        journal=journal,
-    )
-    health = HealthCheck(
-        recovery=recovery,
-        events=events,
-        isolation=guard,
-        containers=adapters.containers,
-        gpus=watch,
-        state=state,
-        packs=plan.packs,
-    )
+    await services.prepare()
     daemon = DaemonHandlers(
-        health=health,
+        health=services.health,
         state=state,
         adapters=adapters.descriptions,
         instance=settings.daemon.instance,
-        started_at=clock.now(),
+        started_at=parts.clock.now(),
     )
-    sessions = SessionHandlers(creation, ending, recovery, orphans, state, adapters.containers)
-    gpus = GpuHandlers(watch, state)
-    orphaned = OrphanHandlers(orphans)
+    sessions = SessionHandlers(
+        services.creation, services.ending, services.recovery, services.orphans, state, adapters.containers
+    )
+    gpus = GpuHandlers(services.watch, state)
+    orphaned = OrphanHandlers(services.orphans)
     handlers: dict[str, Handler] = {
         "daemon.status": daemon.status,
         "daemon.health": daemon.health,
@@ -265,19 +124,8 @@ async def _wire(settings: Settings, parts: Parts, stack: contextlib.AsyncExitSta
     }
     policy = policy_for(settings.daemon.facade_user, settings.daemon.operator_group)
     return Host(
-        server=RpcServer(handlers, WatchStream(state, feed, lambda: recovery.alive), policy),
-        tasks=tasks,
-        recovery=recovery,
-        events=events,
-        isolation=isolation,
-        gpus=GpuLoop(
-            watch,
-            adapters.gpus,
-            clock,
-            journal,
-            partial(recovery.answers, StateError),
-            interval_seconds=settings.gpus.poll_interval_seconds,
-        ),
+        server=RpcServer(handlers, WatchStream(state, services.feed, lambda: services.recovery.alive), policy),
+        services=services,
         close=stack.pop_all().aclose,
     )
 
@@ -335,6 +183,20 @@ def _plan(settings: Settings, *, gpus_simulated: bool) -> SessionPlan:
         gpus_simulated=gpus_simulated,
         start_timeout_seconds=limits.start_timeout_seconds,
         stop_grace_seconds=limits.stop_grace_seconds,
+    )
+
+
+def _timing(settings: Settings) -> Timing:
+    return Timing(
+        starting_deadline=settings.sessions.starting_deadline_seconds,
+        stopping_deadline=settings.sessions.stopping_deadline_seconds,
+        step_timeout=settings.sessions.step_timeout_seconds,
+        release_patience=settings.gpus.release_patience_seconds,
+        poll_interval=settings.sessions.poll_interval_seconds,
+        poll_backoff_max=settings.sessions.poll_backoff_max_seconds,
+        isolation_interval=settings.sessions.isolation_interval_seconds,
+        isolation_probe_interval=settings.sessions.isolation_probe_interval_seconds,
+        gpu_poll_interval=settings.gpus.poll_interval_seconds,
     )
 
 

@@ -20,11 +20,12 @@ from aiohttp import web
 
 from medforged import __version__, logs
 from medforged.adapters.systemd import Notifier, inherited_socket
-from medforged.bootstrap import Parts, as_they_are, build, release
+from medforged.bootstrap import as_they_are, build, release
 from medforged.config import DEFAULT_PATH, Settings, load_settings, simulated
 from medforged.configuration import ConfigurationError
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.errors import MedForgeError, StartupFailed
+from medforged.ports.parts import Parts
 
 __all__ = ["main", "serve"]
 
@@ -106,7 +107,7 @@ async def serve(
         notifier.stopping()
         host.server.stop_accepting()
         await host.server.drain(_DRAIN_SECONDS)
-        await host.tasks.drain(_DRAIN_SECONDS)
+        await host.services.tasks.drain(_DRAIN_SECONDS)
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)

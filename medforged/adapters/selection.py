@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from medforged.adapters import nvml
@@ -21,36 +20,14 @@ from medforged.adapters.tcp import TcpReadiness
 from medforged.adapters.zfs.detect import ZfsKind, command_store, core_store, detect
 from medforged.config import Settings
 from medforged.config import Workspaces as WorkspaceSettings
-from medforged.domain.adapters import AdapterDescription
 from medforged.ports.clock import Clock
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.gpus import GpuDriver
 from medforged.ports.isolation import Isolation
-from medforged.ports.readiness import ReadinessProbe
+from medforged.ports.parts import Adapters
 from medforged.ports.workspaces import WorkspaceStore
 
-__all__ = ["Adapters", "containers_of", "isolation_of", "select_adapters"]
-
-
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """One adapter a port."""
-
-    gpus: GpuDriver
-    workspaces: WorkspaceStore
-    containers: ContainerRuntime
-    readiness: ReadinessProbe
-    isolation: Isolation
-
-    def descriptions(self) -> tuple[AdapterDescription, ...]:
-        """What each says of itself now."""
-        described = (self.gpus, self.workspaces, self.containers, self.isolation)
-        return tuple(adapter.describe() for adapter in described)
-
-    async def close(self) -> None:
-        await self.gpus.close()
-        await self.isolation.close()
-        await self.containers.close()
+__all__ = ["containers_of", "isolation_of", "select_adapters"]
 
 
 async def select_adapters(settings: Settings) -> Adapters:

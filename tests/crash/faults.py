@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medforged.bootstrap import Parts
+from medforged.ports.parts import Parts
 from tests.crash.points import PORTS, with_ports
 from tests.crash.shared import Shared
 

@@ -22,13 +22,14 @@ import structlog
 import uvloop
 
 from medforged import logs
-from medforged.bootstrap import Parts, build
+from medforged.bootstrap import build
 from medforged.client import DaemonClient, DaemonError
 from medforged.config import Settings
 from medforged.contract.daemon import GetStatus, Health
 from medforged.contract.errors import ErrorCode
 from medforged.contract.methods import Method, daemon_health
 from medforged.daemon import serve
+from medforged.ports.parts import Parts
 from tests.crash.shared import Shared
 
 __all__ = ["Life", "LifeEnded", "PatienceEnded", "living", "rehearse"]

@@ -19,12 +19,12 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
-from medforged.bootstrap import Parts
 from medforged.domain.isolation import Stray
 from medforged.ports.clock import Clock
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.gpus import GpuDriver
 from medforged.ports.isolation import Isolation
+from medforged.ports.parts import Parts
 from medforged.ports.processes import ProcessTable
 from medforged.ports.readiness import ReadinessProbe
 from medforged.ports.state import SessionChange, StateStore

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from medforged.bootstrap import Parts
 from medforged.client import DaemonError
 from medforged.config import Settings, simulated
 from medforged.contract.methods import sessions_create
 from medforged.contract.sessions import CreateSession
 from medforged.domain.errors import HostError
+from medforged.ports.parts import Parts
 from tests.crash.faults import altered, disturbed
 from tests.crash.invariants import Violation, at_any_moment, between, bystanders, liveness, settled
 from tests.crash.lives import Life, LifeEnded, PatienceEnded, living, rehearse

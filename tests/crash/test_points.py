@@ -7,8 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from medforged.adapters.selection import Adapters
-from medforged.bootstrap import Parts
+from medforged.ports.parts import Adapters, Parts
 from tests.crash.points import LOOKS, PLAIN, PORTS
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from medforged.domain.sessions import Tier
 from medforged.domain.workspaces import WorkspaceKey
-from tests.integration.services.rig import Makers
+from medforged.services.assembly import Makers
 from tests.model.database import Database
 from tests.model.play import USERS, Play, pick
 from tests.model.reference import Death

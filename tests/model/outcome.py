@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.integration.services.rig import Makers
+from medforged.services.assembly import Makers
 from tests.model.play import Violated
 from tests.model.run import run, tallying
 

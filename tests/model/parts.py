@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
 
-from medforged.adapters.selection import Adapters
 from medforged.adapters.simulated.workspaces import Moment, Operation
 from medforged.domain.errors import ContainerError, StateError, WorkspaceError
+from medforged.ports.parts import Adapters
 from medforged.ports.processes import ProcessTable
 from medforged.ports.state import StateStore
 from medforged.ports.workspaces import WorkspaceStore

@@ -26,9 +26,9 @@ from medforged.domain.errors import (
     TierUnavailable,
 )
 from medforged.domain.sessions import Session, Tier
+from medforged.services.assembly import Makers
 from tests.crash.invariants import Violation
 from tests.crash.world import Record
-from tests.integration.services.rig import Makers
 from tests.model.checks import LIMIT, Scene, always, settled
 from tests.model.database import Database
 from tests.model.look import look

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.integration.services.rig import Makers
+from medforged.services.assembly import Makers
 from tests.model.database import Database, in_memory
 from tests.model.machine import Machine, Tally
 

@@ -13,6 +13,7 @@ from typing import Any
 from medforged.domain.sessions import Session, SessionStatus
 from medforged.domain.workspaces import SnapshotKind
 from medforged.ports.state import Allocation, SessionChange
+from medforged.services.assembly import Makers
 from medforged.services.changes import ChangeFeed
 from medforged.services.creation import SessionCreation
 from medforged.services.ending import SessionEnding
@@ -24,7 +25,6 @@ from medforged.services.reconcile import Reconciliation
 from medforged.services.records import Records
 from medforged.services.release import GpuRelease
 from medforged.services.report import Report
-from tests.integration.services.rig import Makers
 
 __all__ = ["SABOTAGES", "Sabotage"]
 

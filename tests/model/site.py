@@ -13,7 +13,6 @@ from uuid import UUID
 
 from structlog.testing import capture_logs
 
-from medforged.adapters.selection import Adapters
 from medforged.adapters.simulated.containers import SimulatedRuntime
 from medforged.adapters.simulated.gpus import SimulatedGpuDriver
 from medforged.adapters.simulated.host import SimulatedHost
@@ -21,16 +20,17 @@ from medforged.adapters.simulated.isolation import SimulatedIsolation
 from medforged.adapters.simulated.readiness import SimulatedReadiness
 from medforged.adapters.simulated.workspaces import SimulatedWorkspaceStore
 from medforged.adapters.sqlite import SqliteState
-from medforged.bootstrap import Parts
 from medforged.config import Containers, Gpus, Sessions
 from medforged.domain.sessions import Session
+from medforged.ports.parts import Adapters, Parts
+from medforged.services.assembly import Makers, Services, Timing, assemble
 from tests.fakes.processes import FakeProcessTable
-from tests.integration.services.rig import Makers, Services, Timing, put_together
+from tests.integration.services.rig import NETWORK, PROXY, plan
 from tests.model.database import Database
 from tests.model.loop import SteppedClock, SteppedLoop
 from tests.model.parts import Disk, Lifeline, StateFaults, between
 
-__all__ = ["GPUS", "PRODUCT", "Daemon", "Site", "Watcher"]
+__all__ = ["GPUS", "Daemon", "Site", "Watcher"]
 
 GPUS = 3
 # What an engine and an IDE need, so that something can come between.
@@ -40,9 +40,8 @@ _IDE_SECONDS = 0.4
 _DRAIN_SECONDS = 8.0
 _SESSIONS, _CONTAINERS = Sessions(), Containers()
 # The model keeps the times that the product has by default.
-PRODUCT = Timing(
-    start_timeout=_CONTAINERS.start_timeout_seconds,
-    stop_grace=_CONTAINERS.stop_grace_seconds,
+_PLAN = plan(start_timeout=_CONTAINERS.start_timeout_seconds, stop_grace=_CONTAINERS.stop_grace_seconds)
+_TIMING = Timing(
     starting_deadline=_SESSIONS.starting_deadline_seconds,
     stopping_deadline=_SESSIONS.stopping_deadline_seconds,
     step_timeout=_SESSIONS.step_timeout_seconds,
@@ -156,21 +155,12 @@ class Site:
             isolation=self.isolation,
         )
         seen, reached, processes = between(lifeline, state, adapters, self.processes, self.state_faults)
-        services = put_together(Parts(seen, reached, processes, self.clock), PRODUCT, self._make)
+        services = assemble(Parts(seen, reached, processes, self.clock), _PLAN, NETWORK, PROXY, _TIMING, self._make)
         daemon = Daemon(services, state, lifeline, Watcher())
         await reached.containers.ping()
         await reached.workspaces.prepare()
-        await asyncio.gather(services.watch.refresh(), services.guard.establish())
-        daemon.loops = [
-            asyncio.ensure_future(run)
-            for run in (
-                services.recovery.run(),
-                services.events.run(),
-                services.isolation_loop.run(),
-                services.gpu_loop.run(),
-                self._watch(daemon),
-            )
-        ]
+        await services.prepare()
+        daemon.loops = [*services.start_loops(), asyncio.ensure_future(self._watch(daemon))]
         return daemon
 
     async def _watch(self, daemon: Daemon) -> None:
