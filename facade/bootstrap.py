@@ -26,7 +26,10 @@ from facade.health import FacadeHealth
 from facade.hosts import Hosts
 from facade.middleware.access import Access
 from facade.middleware.requests import requests
-from facade.routes import Handlers, mount, table
+from facade.openapi.document import document
+from facade.openapi.handlers import OpenApiHandlers
+from facade.routes import Handlers, table
+from facade.routing import mount
 from facade.sessions.follower import follow
 from facade.sessions.handlers import SessionHandlers
 from facade.sessions.proxy import SessionProxy
@@ -36,6 +39,7 @@ from facade.site import Site
 from facade.store.engine import Store
 from facade.store.logins import LoginRows
 from facade.store.users import Users
+from medforged import __version__
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
 from medforged.contract.daemon import GetStatus
@@ -98,7 +102,10 @@ async def assemble(
             sessions=SessionHandlers(SessionService(client, registry)),
             proxy=SessionProxy(hosts, cookies, logins, registry),
             health=health,
+            openapi=OpenApiHandlers(),
         )
+        routes = table(handlers)
+        handlers.openapi.publish(document(routes, version=__version__))
         origins = OriginGuard(hosts.origins | frozenset(settings.site.development_origins))
         site = Site(
             Path(settings.site.web_root) if settings.site.web_root else None,
@@ -107,7 +114,7 @@ async def assemble(
             hsts=settings.auth.cookie_secure and settings.site.domain != "localhost",
         )
         app = web.Application(middlewares=[requests], client_max_size=settings.listen.body_max_bytes)
-        mount(app, table(handlers), Access(hosts, origins, cookies, logins))
+        mount(app, routes, Access(hosts, origins, cookies, logins))
         site.mount(app)
 
         stack.push_async_callback(logins.write_uses)

@@ -24,12 +24,14 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes with every good answer. The last three are null in answers that are not pages of a listing."""
+
     request_id: str
     api_version: str
     timestamp: datetime
-    limit: int | None = None
-    next_cursor: str | None = None
-    has_more: bool | None = None
+    limit: int | None
+    next_cursor: str | None
+    has_more: bool | None
 
 
 def success(request: web.Request, data: Any, *, status: int = 200, page: Page | None = None) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import msgspec
 import structlog
@@ -12,9 +13,10 @@ from facade.auth.logins import Logins
 from facade.sessions.registry import Registry
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
-from medforged.contract.daemon import GetStatus, Health
+from medforged.contract.daemon import GetStatus
+from medforged.contract.daemon import Health as DaemonHealth
 
-__all__ = ["FacadeHealth", "Failing"]
+__all__ = ["FacadeHealth", "Failing", "Health", "HealthReport"]
 
 _log = structlog.get_logger()
 
@@ -28,6 +30,19 @@ class Failing(msgspec.Struct, frozen=True, kw_only=True):
 
     part: str
     detail: str
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`degraded` names the parts that are not well."""
+
+    status: Literal["ok", "degraded"]
+    failing: list[Failing] = []
+
+
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole body: monitors read it, so it has no `meta`."""
+
+    data: Health
 
 
 class FacadeHealth:
@@ -44,9 +59,9 @@ class FacadeHealth:
     async def get(self, _request: web.Request) -> web.StreamResponse:
         """200 `ok`, or 503 `degraded` with the failing parts."""
         failing = self.failing()
-        data = {"status": "degraded", "failing": failing} if failing else {"status": "ok"}
+        report = HealthReport(data=Health(status="degraded" if failing else "ok", failing=failing))
         return web.Response(
-            body=msgspec.json.encode({"data": data}), status=503 if failing else 200, content_type="application/json"
+            body=msgspec.json.encode(report), status=503 if failing else 200, content_type="application/json"
         )
 
     def failing(self) -> list[Failing]:
@@ -70,8 +85,8 @@ class FacadeHealth:
         except (DaemonError, TimeoutError) as error:
             self._note_daemon((), answers=False, why=str(error) or "no answer in time")
             return
-        bad = {check.name: check.message for check in health.checks if check.health is not Health.OK}
-        if health.health is not Health.OK and not bad:
+        bad = {check.name: check.message for check in health.checks if check.health is not DaemonHealth.OK}
+        if health.health is not DaemonHealth.OK and not bad:
             bad = {"daemon": ""}
         self._note_daemon(tuple(bad), answers=True, why="; ".join(f"{name}: {why}" for name, why in bad.items()))
 

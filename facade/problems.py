@@ -10,16 +10,25 @@ import msgspec
 from aiohttp import web
 
 __all__ = [
-    "Document",
+    "CHALLENGE",
+    "MEDIA_TYPE",
     "FieldError",
     "Problem",
+    "ProblemDocument",
+    "admins_only",
+    "malformed",
     "not_found",
     "not_signed_in",
+    "origin_refused",
     "problem_response",
+    "too_large",
     "unavailable",
+    "unexpected",
     "validation",
 ]
 
+MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="medforge"'
 _BASE = "https://medforge.dev/problems/"
 
 # Types other than http/<status>: title, and code where it is not the last part of the type.
@@ -40,7 +49,7 @@ class FieldError(msgspec.Struct, frozen=True, kw_only=True):
     type: str
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The JSON of an error."""
 
     type: str
@@ -70,7 +79,8 @@ class Problem(Exception):
         self.detail = detail
         self.type = type_ or f"http/{status}"
         self.errors = list(errors)
-        self.headers = dict(headers or {})
+        # RFC 9110 section 15.5.2 asks for a challenge. Cookies have none; for this one no browser asks anybody.
+        self.headers = {**({"WWW-Authenticate": CHALLENGE} if status == 401 else {}), **(headers or {})}
 
     @property
     def title(self) -> str:
@@ -80,24 +90,25 @@ class Problem(Exception):
     def code(self) -> str:
         return _CODES.get(self.type) or self.type.rpartition("/")[2].replace("-", "_")
 
+    def document(self, *, instance: str, request_id: str) -> ProblemDocument:
+        """Its JSON; `instance` is the path that was asked for, without its query."""
+        return ProblemDocument(
+            type=_BASE + self.type,
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            instance=instance,
+            code=self.code,
+            request_id=request_id,
+            errors=self.errors or None,
+        )
+
 
 def problem_response(problem: Problem, *, instance: str, request_id: str) -> web.Response:
-    """The problem as an answer; `instance` is the path that was asked for, without its query."""
-    document = Document(
-        type=_BASE + problem.type,
-        title=problem.title,
-        status=problem.status,
-        detail=problem.detail,
-        instance=instance,
-        code=problem.code,
-        request_id=request_id,
-        errors=problem.errors or None,
-    )
+    """The problem as an answer."""
+    document = problem.document(instance=instance, request_id=request_id)
     return web.Response(
-        body=msgspec.json.encode(document),
-        status=problem.status,
-        headers=problem.headers,
-        content_type="application/problem+json",
+        body=msgspec.json.encode(document), status=problem.status, headers=problem.headers, content_type=MEDIA_TYPE
     )
 
 
@@ -107,6 +118,28 @@ def not_signed_in() -> Problem:
 
 def not_found(detail: str = "Resource not found.") -> Problem:
     return Problem(404, detail)
+
+
+def origin_refused() -> Problem:
+    return Problem(403, "Request origin is not allowed.")
+
+
+def admins_only() -> Problem:
+    return Problem(403, "Admin access required.", type_="competitions/admin-access-denied")
+
+
+def malformed() -> Problem:
+    """What is not HTTP at all, or breaks off."""
+    return Problem(400, "The request is not valid HTTP.")
+
+
+def too_large() -> Problem:
+    return Problem(413, "The request body is too large.")
+
+
+def unexpected() -> Problem:
+    """A defect of ours, whose cause is for the log alone."""
+    return Problem(500, "An unexpected error occurred.")
 
 
 def unavailable(detail: str, retry_after_seconds: int) -> Problem:

@@ -1,21 +1,30 @@
-"""Owns THE route table of the facade: verb, path, handler, who may call, and whether the origin guard applies.
+"""Owns THE route table of the facade: what can be asked of it, by whom, and what it answers.
 
-GET routes answer HEAD too. The web UI's files follow the table; they are for anyone (see `facade.site`).
+GET routes answer HEAD too, every path OPTIONS. The web UI's files follow the table; they are for anyone (see
+`facade.site`). The OpenAPI document is made of this table and of the types that it names (see `facade.openapi`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from aiohttp import web
-
-from facade.auth.handlers import AuthHandlers
-from facade.health import FacadeHealth
-from facade.middleware.access import Access, Handler, Who
+from facade.auth.handlers import AuthHandlers, busy, email_taken, wrong_credentials
+from facade.auth.principals import Scope
+from facade.health import FacadeHealth, HealthReport
+from facade.middleware.access import Who
+from facade.openapi.handlers import OpenApiHandlers
+from facade.problems import not_signed_in
+from facade.routing import Answer, Route
+from facade.schemas.bodies import Empty
+from facade.schemas.sessions import CreateSession, CurrentSession, Message, SessionQuery, SessionView, StartedSession
+from facade.schemas.users import Credentials, Identity
 from facade.sessions.handlers import SessionHandlers
-from facade.sessions.proxy import SessionProxy
+from facade.sessions.proxy import SessionProxy, access_denied, not_yet_known
+from facade.sessions.refusals import refusals, session_not_found
+from medforged.contract.errors import ErrorCode as Code
 
-__all__ = ["Handlers", "Route", "mount", "table"]
+__all__ = ["Handlers", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,40 +35,65 @@ class Handlers:
     sessions: SessionHandlers
     proxy: SessionProxy
     health: FacadeHealth
+    openapi: OpenApiHandlers
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One entry of the table. `changes` state, so requests of foreign origins are refused."""
+_SIGNED_IN = Answer(Identity, headers=("Set-Cookie",))
+_SIGNED_OUT = Answer(Message, headers=("Set-Cookie",))
+_REPORT = Answer(HealthReport, enveloped=False)
+_DOCUMENT = Answer(dict[str, Any], headers=("ETag",), enveloped=False)
+_PAGE = Answer(str, headers=("ETag",), enveloped=False, media="text/html")
+_UNCHANGED = Answer(None, headers=("ETag",))
+_COME_IN = Answer(None, headers=("X-Upstream",))
+_TO_LOGIN = Answer(None, headers=("Location",))
 
-    verb: str
-    path: str
-    handler: Handler
-    who: Who
-    changes: bool
+_CREATE_REFUSED = refusals(
+    Code.PACK_NOT_FOUND, Code.SESSION_LIMIT_REACHED, Code.NO_GPU_AVAILABLE, Code.STOPPED_WHILE_STARTING,
+    Code.CREATE_FAILED, Code.TIER_UNAVAILABLE,
+)  # fmt: skip
+_ASKED = refusals()
+_ASKED_FOR_ONE = refusals(Code.SESSION_NOT_FOUND)
+_ENTRY_REFUSED = (not_signed_in(), access_denied(), session_not_found(), not_yet_known())
 
 
 def table(do: Handlers) -> tuple[Route, ...]:
     # fmt: off
     return (
-        Route("GET",  "/healthz",                     do.health.get,       Who.ANYONE,    changes=False),
-        Route("POST", "/api/v1/auth/signup",          do.auth.signup,      Who.ANYONE,    changes=True),
-        Route("POST", "/api/v1/auth/login",           do.auth.login,       Who.ANYONE,    changes=True),
-        Route("POST", "/api/v1/auth/logout",          do.auth.logout,      Who.ANYONE,    changes=True),
-        Route("GET",  "/api/v1/auth/session-proxy",   do.proxy.authorize,  Who.CADDY,     changes=False),
-        Route("GET",  "/api/v1/me",                   do.auth.me,          Who.SIGNED_IN, changes=False),
-        Route("POST", "/api/v1/sessions",             do.sessions.create,  Who.SIGNED_IN, changes=True),
-        Route("GET",  "/api/v1/sessions",             do.sessions.page,    Who.SIGNED_IN, changes=False),
-        Route("GET",  "/api/v1/sessions/current",     do.sessions.current, Who.SIGNED_IN, changes=False),
-        Route("GET",  "/api/v1/sessions/{id}",        do.sessions.get,     Who.SIGNED_IN, changes=False),
-        Route("POST", "/api/v1/sessions/{id}/stop",   do.sessions.stop,    Who.SIGNED_IN, changes=True),
+        Route("GET",  "/healthz", do.health.get, Who.ANYONE, changes=False,
+              summary="Whether the facade and what it depends on are well", answers={200: _REPORT, 503: _REPORT}),
+        Route("GET",  "/api/v1/openapi.json", do.openapi.document, Who.ANYONE, changes=False,
+              summary="This document", answers={200: _DOCUMENT, 304: _UNCHANGED}),
+        Route("GET",  "/docs", do.openapi.page, Who.ANYONE, changes=False,
+              summary="This document, for people", answers={200: _PAGE, 304: _UNCHANGED}),
+
+        Route("POST", "/api/v1/auth/signup", do.auth.signup, Who.ANYONE, changes=True,
+              summary="Make an account and sign in to it", body=Credentials,
+              answers={201: _SIGNED_IN}, problems=(email_taken(), busy())),
+        Route("POST", "/api/v1/auth/login", do.auth.login, Who.ANYONE, changes=True,
+              summary="Sign in", body=Credentials, answers={200: _SIGNED_IN}, problems=(wrong_credentials(), busy())),
+        Route("POST", "/api/v1/auth/logout", do.auth.logout, Who.ANYONE, changes=True,
+              summary="Sign out: the login is dead at once, everywhere", body=Empty, answers={200: _SIGNED_OUT}),
+        Route("GET",  "/api/v1/auth/session-proxy", do.proxy.authorize, Who.CADDY, changes=False,
+              summary="Whether this cookie may open this host, and where it leads",
+              answers={200: _COME_IN, 302: _TO_LOGIN}, problems=_ENTRY_REFUSED),
+        Route("GET",  "/api/v1/me", do.auth.me, Who.SIGNED_IN, changes=False, scope=Scope.ACCOUNT_READ,
+              summary="Who is signed in", answers={200: Identity}),
+
+        Route("POST", "/api/v1/sessions", do.sessions.create, Who.SIGNED_IN, changes=True, scope=Scope.SESSIONS_WRITE,
+              summary="Start a session; answers when its IDE does", body=CreateSession,
+              answers={201: StartedSession}, problems=_CREATE_REFUSED),
+        Route("GET",  "/api/v1/sessions", do.sessions.page, Who.SIGNED_IN, changes=False, scope=Scope.SESSIONS_READ,
+              summary="One's own sessions, newest first, ended ones included", query=SessionQuery,
+              answers={200: list[SessionView]}, problems=_ASKED),
+        Route("GET",  "/api/v1/sessions/current", do.sessions.current, Who.SIGNED_IN, changes=False,
+              scope=Scope.SESSIONS_READ,
+              summary="One's newest active session", answers={200: CurrentSession}, problems=_ASKED),
+        Route("GET",  "/api/v1/sessions/{id}", do.sessions.get, Who.SIGNED_IN, changes=False, scope=Scope.SESSIONS_READ,
+              summary="A session of one's own; an admin's may be anybody's",
+              answers={200: CurrentSession}, problems=_ASKED_FOR_ONE),
+        Route("POST", "/api/v1/sessions/{id}/stop", do.sessions.stop, Who.SIGNED_IN, changes=True,
+              scope=Scope.SESSIONS_WRITE,
+              summary="Ask a session to stop, as often as one likes", body=Empty,
+              answers={202: Message}, problems=_ASKED_FOR_ONE),
     )
     # fmt: on
-
-
-def mount(app: web.Application, routes: tuple[Route, ...], access: Access) -> None:
-    """Register every route behind the checks that the table asks for."""
-    for route in routes:
-        handler = access.guard(route.handler, route.who, changes=route.changes)
-        for verb in ("GET", "HEAD") if route.verb == "GET" else (route.verb,):
-            app.router.add_route(verb, route.path, handler)

@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 
 from facade.middleware.requests import finish, problem_of_http, request_id_for
-from facade.problems import Problem, problem_response
+from facade.problems import Problem, malformed, problem_response, unexpected
 
 __all__ = ["Runner"]
 
@@ -44,10 +44,10 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("cannot answer with an error: part of another answer has been sent already")
         if status >= 500:
             _log.error("http.failed", exc_info=exc)
-            problem = Problem(500, "An unexpected error occurred.")
+            problem = unexpected()
         else:
             _log.info("http.malformed", reason=type(exc).__name__, message=message)
-            problem = Problem(400, "The request is not valid HTTP.")
+            problem = malformed()
         response = self._answer(request, problem)
         response.force_close()
         return response

@@ -16,9 +16,7 @@ from facade.schemas.sessions import Message
 from facade.schemas.users import Credentials, Identity, checked_credentials
 from facade.store.users import EmailTaken, User
 
-__all__ = ["AuthHandlers"]
-
-_BUSY = "Too many people are signing in at this moment; try again in a few seconds."
+__all__ = ["AuthHandlers", "busy", "email_taken", "wrong_credentials"]
 
 
 class AuthHandlers:
@@ -34,9 +32,9 @@ class AuthHandlers:
         try:
             user = await self._accounts.sign_up(email, password)
         except EmailTaken as error:
-            raise Problem(409, "Email is already registered.") from error
+            raise email_taken() from error
         except Busy as error:
-            raise unavailable(_BUSY, 2) from error
+            raise busy() from error
         return await self._signed_in(request, user, 201)
 
     async def login(self, request: web.Request) -> web.StreamResponse:
@@ -44,9 +42,9 @@ class AuthHandlers:
         try:
             user = await self._accounts.sign_in(credentials.email, credentials.password)
         except WrongCredentials as error:
-            raise Problem(401, "Invalid email or password.") from error
+            raise wrong_credentials() from error
         except Busy as error:
-            raise unavailable(_BUSY, 2) from error
+            raise busy() from error
         return await self._signed_in(request, user, 200)
 
     async def logout(self, request: web.Request) -> web.StreamResponse:
@@ -65,3 +63,15 @@ class AuthHandlers:
         response = success(request, Identity.of(user), status=status)
         self._cookies.set(response, await self._logins.start(user.id))
         return response
+
+
+def email_taken() -> Problem:
+    return Problem(409, "Email is already registered.")
+
+
+def wrong_credentials() -> Problem:
+    return Problem(401, "Invalid email or password.")
+
+
+def busy() -> Problem:
+    return unavailable("Too many people are signing in at this moment; try again in a few seconds.", 2)

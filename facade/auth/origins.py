@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from facade.problems import Problem
+from facade.problems import origin_refused
 
 __all__ = ["OriginGuard"]
 
@@ -30,4 +30,4 @@ class OriginGuard:
             sites = request.headers.getall("Sec-Fetch-Site", ())
             allowed = all(site in ("same-origin", "none") for site in sites)
         if not allowed:
-            raise Problem(403, "Request origin is not allowed.")
+            raise origin_refused()

@@ -12,7 +12,7 @@ from facade.auth.logins import Logins
 from facade.auth.origins import OriginGuard
 from facade.hosts import Hosts
 from facade.keys import set_principal
-from facade.problems import Problem, not_found, not_signed_in
+from facade.problems import admins_only, not_found, not_signed_in
 
 __all__ = ["Access", "Handler", "Who"]
 
@@ -54,7 +54,7 @@ class Access:
                 if principal is None:
                     raise not_signed_in()
                 if who is Who.ADMIN and not principal.is_admin:
-                    raise Problem(403, "Admin access required.", type_="competitions/admin-access-denied")
+                    raise admins_only()
                 set_principal(request, principal)
             return await handler(request)
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from facade.keys import set_request_id
-from facade.problems import Problem, not_found, problem_response
+from facade.problems import Problem, not_found, problem_response, too_large, unexpected
 
 __all__ = ["REQUEST_ID_HEADER", "finish", "problem_of_http", "request_id_for", "requests"]
 
@@ -22,9 +22,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _QUIET_PATHS = frozenset({"/api/v1/auth/session-proxy", "/healthz"})
 
 _DETAILS = {
-    404: "Resource not found.",
     405: "This method is not allowed here.",
-    413: "The request body is too large.",
     417: "This expectation cannot be met.",
 }
 
@@ -48,8 +46,7 @@ async def requests(request: web.Request, handler: Handler) -> web.StreamResponse
         raise  # the caller has gone: there is nobody to answer
     except Exception:  # noqa: BLE001  # the edge: told to the log in full and to the caller not at all
         _log.exception("http.failed", method=request.method, path=request.path)
-        defect = Problem(500, "An unexpected error occurred.")
-        response = problem_response(defect, instance=request.path, request_id=request_id)
+        response = problem_response(unexpected(), instance=request.path, request_id=request_id)
     finish(response, request_id)
     if request.path not in _QUIET_PATHS or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.info(
@@ -82,6 +79,8 @@ def problem_of_http(error: web.HTTPException) -> Problem:
     """What aiohttp itself raises, in our form; of its headers only those that carry meaning."""
     if error.status == HTTPStatus.NOT_FOUND:
         return not_found()
+    if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return too_large()
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
     detail = _DETAILS.get(error.status) or f"{HTTPStatus(error.status).phrase}."
     return Problem(error.status, detail, headers=headers)

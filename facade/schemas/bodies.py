@@ -10,7 +10,7 @@ from aiohttp import web
 
 from facade.problems import Problem, validation
 
-__all__ = ["Empty", "read_body"]
+__all__ = ["Empty", "compressed", "invalid_json", "not_json", "read_body"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,16 +25,28 @@ class Empty(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 async def read_body(request: web.Request, type_: type[T]) -> T:
     """The body, decoded and checked; no body counts as `{}`. Raises Problem 413, 415 or 422."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Problem(415, "Request bodies must not be compressed.", headers={"Accept-Encoding": "identity"})
+        raise compressed()
     raw = await request.read()
     if raw and request.content_type != "application/json":
-        raise Problem(415, "Request bodies must be application/json.", headers={"Accept": "application/json"})
+        raise not_json()
     try:
         return msgspec.json.decode(raw or b"{}", type=type_)
     except msgspec.ValidationError as error:
         raise _explained(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise validation((["body"], "The body is not valid JSON.", "json_invalid")) from error
+        raise invalid_json() from error
+
+
+def compressed() -> Problem:
+    return Problem(415, "Request bodies must not be compressed.", headers={"Accept-Encoding": "identity"})
+
+
+def not_json() -> Problem:
+    return Problem(415, "Request bodies must be application/json.", headers={"Accept": "application/json"})
+
+
+def invalid_json() -> Problem:
+    return validation((["body"], "The body is not valid JSON.", "json_invalid"))
 
 
 def _explained(message: str) -> Problem:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
+from facade.schemas.paging import Paging
 from medforged.contract import sessions as contract
 from medforged.contract.sessions import SessionStatus, Tier
 
-__all__ = ["CreateSession", "CurrentSession", "Message", "SessionView", "StartedSession"]
+__all__ = ["CreateSession", "CurrentSession", "Message", "SessionQuery", "SessionView", "StartedSession"]
 
 
 class CreateSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,6 +20,14 @@ class CreateSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     tier: Tier = Tier.PUBLIC
     pack_id: UUID | None = None
+
+
+class SessionQuery(Paging, frozen=True, kw_only=True):
+    """Query of one's sessions."""
+
+    status: Annotated[list[SessionStatus], msgspec.Meta(description="Only these; repeated or separated by commas.")] = (
+        msgspec.field(default_factory=list)
+    )
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +54,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StartedSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A session whose IDE answers."""
+
     message: str
     session: SessionView
 
@@ -55,4 +67,6 @@ class CurrentSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done, for people."""
+
     message: str

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from uuid import UUID
-
 from aiohttp import web
 
 from facade.envelope import Page, success
 from facade.keys import principal_of, request_id_of
-from facade.problems import validation
 from facade.schemas.bodies import Empty, read_body
-from facade.schemas.sessions import CreateSession, CurrentSession, Message, SessionView, StartedSession
-from facade.sessions.paging import cursor_after, read_cursor, read_limit, read_statuses
+from facade.schemas.paging import cursor_text, read_cursor
+from facade.schemas.paths import read_id
+from facade.schemas.queries import read_query
+from facade.schemas.sessions import (
+    CreateSession,
+    CurrentSession,
+    Message,
+    SessionQuery,
+    SessionView,
+    StartedSession,
+)
 from facade.sessions.service import SessionService
 
 __all__ = ["SessionHandlers"]
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class SessionHandlers:
@@ -35,17 +38,18 @@ class SessionHandlers:
         return success(request, data, status=201)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        limit = read_limit(request)
+        query = read_query(request, SessionQuery)
         found = await self._sessions.page(
             principal_of(request),
-            read_statuses(request),
-            read_cursor(request),
-            limit,
+            query.status,
+            read_cursor(query.cursor),
+            query.limit,
             correlation_id=request_id_of(request),
         )
+        last = found.sessions[-1] if found.has_more and found.sessions else None
         page = Page(
-            limit=limit,
-            next_cursor=cursor_after(found.sessions[-1]) if found.has_more and found.sessions else None,
+            limit=query.limit,
+            next_cursor=cursor_text(last.created_at, last.id) if last else None,
             has_more=found.has_more,
         )
         return success(request, [SessionView.of(session) for session in found.sessions], page=page)
@@ -56,20 +60,13 @@ class SessionHandlers:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         session = await self._sessions.get(
-            principal_of(request), _session_id(request), correlation_id=request_id_of(request)
+            principal_of(request), read_id(request), correlation_id=request_id_of(request)
         )
         return success(request, CurrentSession(session=SessionView.of(session)))
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
-        session_id = _session_id(request)
+        session_id = read_id(request)
         await read_body(request, Empty)
         requested = await self._sessions.stop(principal_of(request), session_id, correlation_id=request_id_of(request))
         message = "Session stop requested." if requested else "Session already terminal."
         return success(request, Message(message=message), status=202)
-
-
-def _session_id(request: web.Request) -> UUID:
-    text = request.match_info["id"]
-    if not _UUID.fullmatch(text):
-        raise validation((["path", "id"], "A session's id is a UUID.", "uuid_parsing"))
-    return UUID(text)

@@ -12,11 +12,12 @@ from aiohttp import web
 from facade.auth.cookies import Cookies
 from facade.auth.logins import Logins
 from facade.hosts import Hosts
-from facade.problems import Problem, not_found, not_signed_in, unavailable
+from facade.problems import Problem, not_signed_in, unavailable
+from facade.sessions.refusals import session_not_found
 from facade.sessions.registry import Registry
 from medforged.contract.sessions import SessionStatus
 
-__all__ = ["SessionProxy"]
+__all__ = ["SessionProxy", "access_denied", "not_yet_known"]
 
 _IDE_PORT = 8080
 
@@ -35,7 +36,7 @@ class SessionProxy:
         hosts = request.headers.getall("Host", ())
         slug = self._hosts.session_slug(hosts[0]) if len(hosts) == 1 else None
         if slug is None:
-            raise not_found("Session not found.")
+            raise session_not_found()
         principal = await self._logins.identify(self._cookies.tokens(request))
         if principal is None:
             if _is_navigation(request):
@@ -45,12 +46,12 @@ class SessionProxy:
         session = self._registry.by_slug(slug)
         if session is None:
             if not self._registry.known:
-                raise unavailable("Sessions are not known yet; try again in a few seconds.", 2)
-            raise not_found("Session not found.")
+                raise not_yet_known()
+            raise session_not_found()
         if session.user_id != principal.user_id and not principal.is_admin:
-            raise Problem(403, "Session access denied.")
+            raise access_denied()
         if session.status is not SessionStatus.RUNNING:
-            raise not_found("Session not found.")
+            raise session_not_found()
         return web.Response(headers={"X-Upstream": f"mf-session-{slug}:{_IDE_PORT}"})
 
 
@@ -66,3 +67,11 @@ def _is_navigation(request: web.Request) -> bool:
         and headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
         and headers.get("Sec-Fetch-Dest", "document") == "document"
     )
+
+
+def access_denied() -> Problem:
+    return Problem(403, "Session access denied.")
+
+
+def not_yet_known() -> Problem:
+    return unavailable("Sessions are not known yet; try again in a few seconds.", 2)

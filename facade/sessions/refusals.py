@@ -8,7 +8,7 @@ from facade.problems import Problem
 from medforged.client import DaemonError
 from medforged.contract.errors import ErrorCode
 
-__all__ = ["problem_of"]
+__all__ = ["problem_of", "refusals", "session_not_found"]
 
 _log = structlog.get_logger()
 
@@ -36,6 +36,7 @@ _TOLD: dict[ErrorCode, tuple[int, str, int]] = {
 }
 # Whatever goes wrong on the host while a session starts is told in the same words (contract.md section 3).
 _WHILE_STARTING = frozenset({ErrorCode.HOST_FAILED, ErrorCode.INTERNAL})
+_ALWAYS = (ErrorCode.HOST_FAILED, ErrorCode.SHUTTING_DOWN, ErrorCode.UNREACHABLE)
 # The caller's own doing, not worth an operator's attention.
 _ORDINARY = frozenset(
     {
@@ -53,6 +54,19 @@ def problem_of(error: DaemonError, *, starting: bool = False) -> Problem:
     """The problem for the caller; the daemon's own words go to the log, for they may name what is on the host."""
     log = _log.info if error.code in _ORDINARY else _log.error
     log("daemon.refused", code=error.code.value, message=error.message)
-    code = ErrorCode.CREATE_FAILED if starting and error.code in _WHILE_STARTING else error.code
+    return _problem(ErrorCode.CREATE_FAILED if starting and error.code in _WHILE_STARTING else error.code)
+
+
+def refusals(*codes: ErrorCode) -> tuple[Problem, ...]:
+    """What a route that asks the daemon can answer: these, and what every call can come to."""
+    return tuple(_problem(code) for code in (*codes, *_ALWAYS))
+
+
+def session_not_found() -> Problem:
+    """Another's session is answered like none."""
+    return _problem(ErrorCode.SESSION_NOT_FOUND)
+
+
+def _problem(code: ErrorCode) -> Problem:
     status, detail, retry_after = _TOLD[code]
     return Problem(status, detail, headers={"Retry-After": str(retry_after)} if retry_after else None)

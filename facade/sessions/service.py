@@ -8,9 +8,8 @@ from uuid import UUID
 import msgspec
 
 from facade.auth.principals import Principal
-from facade.problems import not_found
-from facade.sessions.paging import Cursor
-from facade.sessions.refusals import problem_of
+from facade.schemas.paging import Cursor
+from facade.sessions.refusals import problem_of, session_not_found
 from facade.sessions.registry import Registry
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
@@ -113,4 +112,4 @@ class SessionService:
 
 def _require(principal: Principal, session: Session) -> None:
     if session.user_id != principal.user_id and not principal.is_admin:
-        raise not_found("Session not found.")
+        raise session_not_found()

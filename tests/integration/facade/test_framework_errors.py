@@ -62,17 +62,24 @@ async def test_unknown_path(api: Api, verb: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("verb", "path", "allow"),
     [
-        ("DELETE", "/healthz", {"GET", "HEAD"}),
-        ("GET", LOGIN, {"POST"}),
-        ("OPTIONS", LOGIN, {"POST"}),
-        ("PUT", "/api/v1/sessions", {"GET", "HEAD", "POST"}),
-        ("PURGE", "/api/v1/me", {"GET", "HEAD"}),
+        ("DELETE", "/healthz", {"GET", "HEAD", "OPTIONS"}),
+        ("GET", LOGIN, {"OPTIONS", "POST"}),
+        ("PUT", "/api/v1/sessions", {"GET", "HEAD", "OPTIONS", "POST"}),
+        ("PURGE", "/api/v1/me", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
 async def test_wrong_method(api: Api, verb: str, path: str, allow: set[str]) -> None:
     answer = await api.request(verb, path, headers={"Origin": f"https://{SITE}"})
     check_problem(answer, 405, path)
     assert set(answer.headers["Allow"].split(",")) == allow
+    assert not [name for name in answer.headers if name.startswith("Access-Control-")]
+
+
+@pytest.mark.parametrize(("path", "allow"), [(LOGIN, "OPTIONS,POST"), ("/api/v1/sessions", "GET,HEAD,OPTIONS,POST")])
+async def test_options(api: Api, path: str, allow: str) -> None:
+    preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = await api.request("OPTIONS", path, headers=preflight)
+    assert (answer.status, answer.body, answer.headers["Allow"]) == (204, b"", allow)
     assert not [name for name in answer.headers if name.startswith("Access-Control-")]
 
 

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from facade.middleware.access import Who
-from facade.routes import Handlers, Route, table
+from facade.routes import Handlers, table
+from facade.routing import Route
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +25,7 @@ class Named:
 @pytest.fixture
 def routes() -> dict[tuple[str, str], Route]:
     named = cast("Any", Named())
-    routes = table(Handlers(auth=named, sessions=named, proxy=named, health=named))
+    routes = table(Handlers(auth=named, sessions=named, proxy=named, health=named, openapi=named))
     assert len({(route.verb, route.path) for route in routes}) == len(routes)
     return {(route.verb, route.path): route for route in routes}
 
@@ -36,7 +37,8 @@ def test_what_changes_state_is_guarded_and_only_that(routes: dict[tuple[str, str
 
 def test_only_accounts_and_health_are_for_anyone(routes: dict[tuple[str, str], Route]) -> None:
     open_to_anyone = {path for (_, path), route in routes.items() if route.who is Who.ANYONE}
-    assert open_to_anyone == {"/healthz", "/api/v1/auth/signup", "/api/v1/auth/login", "/api/v1/auth/logout"}
+    accounts = {f"/api/v1/auth/{verb}" for verb in ("signup", "login", "logout")}
+    assert open_to_anyone == {"/healthz", "/docs", "/api/v1/openapi.json", *accounts}
     assert [path for (_, path), route in routes.items() if route.who is Who.CADDY] == ["/api/v1/auth/session-proxy"]
 
 
