@@ -92,7 +92,7 @@ def _operation(route: Route, schema_of: Any) -> dict[str, Any]:
         "operationId": _operation_id(route),
         "tags": [_tag(route)],
         "summary": route.summary,
-        "description": f"Who may call: {route.who.value}.",
+        "description": _who(route),
         "security": _security(route),
     }
     if parameters := query_parameters(route, schema_of):
@@ -111,6 +111,13 @@ def _types(route: Route) -> Iterator[Any]:
     if route.query is not None:
         yield from (field.type for field in msgspec.structs.fields(route.query))
     yield from (route.answer(status).type for status in route.answers if route.answer(status).type is not None)
+
+
+def _who(route: Route) -> str:
+    if route.scope:
+        return f"Who may call: {route.who.value}; an API token needs the scope `{route.scope}`."
+    tokens = " API tokens may not." if route.who in (Who.SIGNED_IN, Who.ADMIN) else ""
+    return f"Who may call: {route.who.value}.{tokens}"
 
 
 def _security(route: Route) -> list[dict[str, list[str]]]:
