@@ -14,11 +14,14 @@ import structlog
 from aiohttp import web
 
 from facade.auth.accounts import Accounts
+from facade.auth.api_token_handlers import ApiTokenHandlers
+from facade.auth.api_tokens import ApiTokens
 from facade.auth.cookies import Cookies
 from facade.auth.handlers import AuthHandlers
 from facade.auth.logins import Logins
 from facade.auth.origins import OriginGuard
 from facade.auth.passwords import Passwords
+from facade.auth.revision import Revision
 from facade.background import every
 from facade.clock import Clock, SystemClock
 from facade.config import Settings
@@ -36,8 +39,10 @@ from facade.sessions.proxy import SessionProxy
 from facade.sessions.registry import Registry
 from facade.sessions.service import SessionService
 from facade.site import Site
+from facade.store.api_tokens import ApiTokenRows
 from facade.store.engine import Store
 from facade.store.logins import LoginRows
+from facade.store.revisions import Revisions
 from facade.store.users import Users
 from medforged import __version__
 from medforged.client import DaemonClient, DaemonError
@@ -61,10 +66,19 @@ _RESTART_SECONDS = 7.0
 class Facade:
     """A running facade: its application, and the parts that tests look at."""
 
-    def __init__(self, app: web.Application, registry: Registry, logins: Logins, users: Users, store: Store) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        registry: Registry,
+        logins: Logins,
+        api_tokens: ApiTokens,
+        users: Users,
+        store: Store,
+    ) -> None:
         self.app = app
         self.registry = registry
         self.logins = logins
+        self.api_tokens = api_tokens
         self.users = users
         self.store = store
 
@@ -88,17 +102,21 @@ async def assemble(
             hosts.cookie_domain, secure=settings.auth.cookie_secure, max_age_seconds=int(settings.auth.max_ttl_seconds)
         )
         users = Users(store)
+        revision = Revision(Revisions(store))
+        api_tokens = ApiTokens(ApiTokenRows(store), clock, revision)
         logins = Logins(
             LoginRows(store),
             clock,
+            revision,
             idle_ttl=timedelta(seconds=settings.auth.idle_ttl_seconds),
             max_ttl=timedelta(seconds=settings.auth.max_ttl_seconds),
         )
         registry = Registry()
-        health = FacadeHealth(client, registry, logins)
+        health = FacadeHealth(client, registry, revision)
         accounts = Accounts(users, passwords, clock, max_concurrent_sessions=settings.sessions.max_concurrent)
         handlers = Handlers(
             auth=AuthHandlers(accounts, logins, cookies),
+            api_tokens=ApiTokenHandlers(api_tokens, cookies),
             sessions=SessionHandlers(SessionService(client, registry)),
             proxy=SessionProxy(hosts, cookies, logins, registry),
             health=health,
@@ -114,23 +132,26 @@ async def assemble(
             hsts=settings.auth.cookie_secure and settings.site.domain != "localhost",
         )
         app = web.Application(middlewares=[requests], client_max_size=settings.listen.body_max_bytes)
-        mount(app, routes, Access(hosts, origins, cookies, logins))
+        mount(app, routes, Access(hosts, origins, cookies, logins, api_tokens))
         site.mount(app)
 
         stack.push_async_callback(logins.write_uses)
+        stack.push_async_callback(api_tokens.write_uses)
         await stack.enter_async_context(
             _running(
                 follow(client, registry),
-                every(_POLL_SECONDS, "logins.poll", health.check_database),
+                every(_POLL_SECONDS, "revision.poll", health.check_database),
                 every(logins.write_interval_seconds, "logins.write_uses", logins.write_uses),
                 every(_EXPIRY_SECONDS, "logins.remove_expired", logins.remove_expired),
+                every(api_tokens.write_interval_seconds, "api_tokens.write_uses", api_tokens.write_uses),
+                every(_EXPIRY_SECONDS, "api_tokens.remove_expired", api_tokens.remove_expired),
                 every(_DAEMON_HEALTH_SECONDS, "daemon.health", health.check_daemon),
             )
         )
         await _hear_sessions(client, registry)
         if not registry.known:
             _log.warning("daemon.unheard", reason=registry.lost)
-        yield Facade(app, registry, logins, users, store)
+        yield Facade(app, registry, logins, api_tokens, users, store)
 
 
 async def _hear_sessions(client: DaemonClient, registry: Registry) -> None:

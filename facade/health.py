@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from facade.auth.logins import Logins
+from facade.auth.revision import Revision
 from facade.sessions.registry import Registry
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
@@ -48,10 +48,10 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 class FacadeHealth:
     """Kept up by `check_daemon` and `check_database`, which background tasks call; `get` only reads."""
 
-    def __init__(self, client: DaemonClient, registry: Registry, logins: Logins) -> None:
+    def __init__(self, client: DaemonClient, registry: Registry, revision: Revision) -> None:
         self._client = client
         self._registry = registry
-        self._logins = logins
+        self._revision = revision
         self._daemon_parts: tuple[str, ...] = ()
         self._daemon_answers = True
         self._database_answers = True
@@ -91,10 +91,10 @@ class FacadeHealth:
         self._note_daemon(tuple(bad), answers=True, why="; ".join(f"{name}: {why}" for name, why in bad.items()))
 
     async def check_database(self) -> None:
-        """Learn of logins that other processes have ended, which shows at the same time that the database answers."""
+        """Learn of what other processes have ended or changed, which also shows that the database answers."""
         try:
             async with asyncio.timeout(_DATABASE_SECONDS):
-                await self._logins.poll()
+                await self._revision.poll()
         except Exception:
             if self._database_answers:
                 _log.exception("database.lost")

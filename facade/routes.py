@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from facade.auth.handlers import AuthHandlers, busy, email_taken, wrong_credentials
+from facade.auth.api_token_handlers import ApiTokenHandlers, api_token_not_found, too_many_api_tokens
+from facade.auth.handlers import AuthHandlers, account_disabled, busy, email_taken, wrong_credentials
 from facade.auth.principals import Scope
 from facade.health import FacadeHealth, HealthReport
 from facade.middleware.access import Who
 from facade.openapi.handlers import OpenApiHandlers
-from facade.problems import not_signed_in
+from facade.problems import admins_only, not_signed_in
 from facade.routing import Answer, Route
+from facade.schemas.api_tokens import ApiTokenView, CreateApiToken, NewApiToken, unreadable_name
 from facade.schemas.bodies import Empty
 from facade.schemas.sessions import CreateSession, CurrentSession, Message, SessionQuery, SessionView, StartedSession
 from facade.schemas.users import Credentials, Identity
@@ -32,6 +34,7 @@ class Handlers:
     """Everything that the table names."""
 
     auth: AuthHandlers
+    api_tokens: ApiTokenHandlers
     sessions: SessionHandlers
     proxy: SessionProxy
     health: FacadeHealth
@@ -70,7 +73,8 @@ def table(do: Handlers) -> tuple[Route, ...]:
               summary="Make an account and sign in to it", body=Credentials,
               answers={201: _SIGNED_IN}, problems=(email_taken(), busy())),
         Route("POST", "/api/v1/auth/login", do.auth.login, Who.ANYONE, changes=True,
-              summary="Sign in", body=Credentials, answers={200: _SIGNED_IN}, problems=(wrong_credentials(), busy())),
+              summary="Sign in", body=Credentials, answers={200: _SIGNED_IN},
+              problems=(wrong_credentials(), account_disabled(), busy())),
         Route("POST", "/api/v1/auth/logout", do.auth.logout, Who.ANYONE, changes=True,
               summary="Sign out: the login is dead at once, everywhere", body=Empty, answers={200: _SIGNED_OUT}),
         Route("GET",  "/api/v1/auth/session-proxy", do.proxy.authorize, Who.CADDY, changes=False,
@@ -78,6 +82,14 @@ def table(do: Handlers) -> tuple[Route, ...]:
               answers={200: _COME_IN, 302: _TO_LOGIN}, problems=_ENTRY_REFUSED),
         Route("GET",  "/api/v1/me", do.auth.me, Who.SIGNED_IN, changes=False, scope=Scope.ACCOUNT_READ,
               summary="Who is signed in", answers={200: Identity}),
+        Route("GET",  "/api/v1/me/tokens", do.api_tokens.list, Who.SIGNED_IN, changes=False,
+              summary="One's own API tokens, newest first", answers={200: list[ApiTokenView]}),
+        Route("POST", "/api/v1/me/tokens", do.api_tokens.create, Who.SIGNED_IN, changes=True,
+              summary="Make an API token; its secret is told this once", body=CreateApiToken,
+              answers={201: NewApiToken}, problems=(admins_only(), too_many_api_tokens(), unreadable_name())),
+        Route("DELETE", "/api/v1/me/tokens/{id}", do.api_tokens.revoke, Who.SIGNED_IN, changes=True,
+              summary="Revoke an API token: it is dead at once, everywhere", body=Empty,
+              answers={200: Message}, problems=(api_token_not_found(),)),
 
         Route("POST", "/api/v1/sessions", do.sessions.create, Who.SIGNED_IN, changes=True, scope=Scope.SESSIONS_WRITE,
               summary="Start a session; answers when its IDE does", body=CreateSession,

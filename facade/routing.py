@@ -61,7 +61,7 @@ def mount(app: web.Application, routes: Iterable[Route], access: Access) -> None
     """Register every route behind the checks that the table asks for. GET answers HEAD too, every path OPTIONS."""
     verbs: dict[str, list[str]] = {}
     for route in routes:
-        handler = access.guard(route.handler, route.who, changes=route.changes)
+        handler = access.guard(route.handler, route.who, changes=route.changes, scope=route.scope)
         for verb in ("GET", "HEAD") if route.verb == "GET" else (route.verb,):
             app.router.add_route(verb, route.path, handler)
             verbs.setdefault(route.path, []).append(verb)

@@ -11,13 +11,17 @@ from facade.auth.passwords import Passwords
 from facade.clock import Clock
 from facade.store.users import User, Users
 
-__all__ = ["Accounts", "WrongCredentials"]
+__all__ = ["AccountDisabled", "Accounts", "WrongCredentials"]
 
 _log = structlog.get_logger()
 
 
 class WrongCredentials(Exception):
     """No account has this e-mail address, or its password is another; which of the two is nobody's business."""
+
+
+class AccountDisabled(Exception):
+    """The account is disabled. Only who knows its password learns of it; anybody else is told WrongCredentials."""
 
 
 class Accounts:
@@ -44,7 +48,10 @@ class Accounts:
         return user
 
     async def sign_in(self, email: str, password: str) -> User:
-        """The account that these belong to. Raises WrongCredentials, as late for an unknown address, and Busy."""
+        """The account that these belong to.
+
+        Raises WrongCredentials, for an unknown address as late as for another password, AccountDisabled, and Busy.
+        """
         try:
             user = await self._users.by_email(normalize(email))
         except InvalidEmail:
@@ -53,6 +60,9 @@ class Accounts:
         if user is None or not checked.right:
             _log.info("user.login_refused", user_id=str(user.id) if user else None)
             raise WrongCredentials
+        if user.is_disabled:
+            _log.info("user.login_refused", user_id=str(user.id), reason="disabled")
+            raise AccountDisabled
         if checked.outdated:
             await self._users.replace_password_hash(user.id, user.password_hash, await self._passwords.hash(password))
         _log.info("user.login", user_id=str(user.id))

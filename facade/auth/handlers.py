@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from facade.auth.accounts import Accounts, WrongCredentials
+from facade.auth.accounts import AccountDisabled, Accounts, WrongCredentials
 from facade.auth.cookies import Cookies
 from facade.auth.logins import Logins
 from facade.auth.passwords import Busy
@@ -14,9 +14,10 @@ from facade.problems import Problem, unavailable
 from facade.schemas.bodies import Empty, read_body
 from facade.schemas.sessions import Message
 from facade.schemas.users import Credentials, Identity, checked_credentials
+from facade.store.logins import NotAdmitted
 from facade.store.users import EmailTaken, User
 
-__all__ = ["AuthHandlers", "busy", "email_taken", "wrong_credentials"]
+__all__ = ["AuthHandlers", "account_disabled", "busy", "email_taken", "wrong_credentials"]
 
 
 class AuthHandlers:
@@ -43,6 +44,8 @@ class AuthHandlers:
             user = await self._accounts.sign_in(credentials.email, credentials.password)
         except WrongCredentials as error:
             raise wrong_credentials() from error
+        except AccountDisabled as error:
+            raise account_disabled() from error
         except Busy as error:
             raise busy() from error
         return await self._signed_in(request, user, 200)
@@ -61,7 +64,11 @@ class AuthHandlers:
         # The cookie that the browser had is overwritten; its login must not stay valid without anyone holding it.
         await self._logins.revoke(self._cookies.tokens(request))
         response = success(request, Identity.of(user), status=status)
-        self._cookies.set(response, await self._logins.start(user.id))
+        try:
+            self._cookies.set(response, await self._logins.start(user))
+        except NotAdmitted as error:
+            # Changed while its password was being checked: what was right a moment ago is not any more.
+            raise wrong_credentials() from error
         return response
 
 
@@ -71,6 +78,11 @@ def email_taken() -> Problem:
 
 def wrong_credentials() -> Problem:
     return Problem(401, "Invalid email or password.")
+
+
+def account_disabled() -> Problem:
+    """For who knows the password; anybody else is told that the credentials are wrong."""
+    return Problem(403, "This account is disabled.")
 
 
 def busy() -> Problem:

@@ -1,4 +1,4 @@
-"""Owns the principal: who is asking, as far as handlers need to know."""
+"""Owns the principal: who is asking, and what the way in which they show it lets them do."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A signed-in user."""
+    """A user. `scopes` are those of the API token; None stands for a login, which has every right of its user."""
 
     user_id: UUID
     email: str
     is_admin: bool
     max_concurrent_sessions: int
+    scopes: frozenset[Scope] | None = None
+
+    def administers(self, scope: Scope) -> bool:
+        """Whether this is an admin who may act as one; an admin's token does only with the scope for it."""
+        return self.is_admin and (self.scopes is None or scope in self.scopes)

@@ -1,19 +1,27 @@
-"""Owns the cookie's token: how it is made, what it looks like, and the digest that is all we keep of it."""
+"""Owns secrets that we make: how they are made, what they look like, and the digest that is all we keep of one."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 
-__all__ = ["TOKEN_PATTERN", "digest", "new_token"]
+__all__ = ["API_TOKEN_PATTERN", "TOKEN_PATTERN", "digest", "new_api_token", "new_token"]
 
 _TOKEN_BYTES = 32
 TOKEN_PATTERN = r"[A-Za-z0-9_-]{43}"  # noqa: S105  # the form of a token, not one: 32 bytes in base64url without padding
+# With a beginning of its own, so that one that was published by mistake is found by people and by scanners.
+_API_PREFIX = "mft_"
+API_TOKEN_PATTERN = _API_PREFIX + TOKEN_PATTERN
 
 
 def new_token() -> str:
-    """256 unguessable bits, safe in a cookie."""
+    """A login's: 256 unguessable bits, safe in a cookie."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def new_api_token() -> str:
+    """An API token's: as unguessable, and told from a login's by its beginning."""
+    return _API_PREFIX + new_token()
 
 
 def digest(token: str) -> bytes:

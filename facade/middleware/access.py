@@ -1,4 +1,4 @@
-"""Owns who may call a route: the origin guard, and whether a caller has to be signed in or an admin."""
+"""Owns who may call a route: the origin guard, whether a caller has to be signed in or an admin, a token's scope."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from enum import Enum
 
 from aiohttp import web
 
+from facade.auth.api_tokens import ApiTokens
+from facade.auth.bearer import bearer_of, insufficient_scope, invalid_token
 from facade.auth.cookies import Cookies
 from facade.auth.logins import Logins
 from facade.auth.origins import OriginGuard
+from facade.auth.principals import Principal, Scope
 from facade.hosts import Hosts
 from facade.keys import set_principal
 from facade.problems import admins_only, not_found, not_signed_in
@@ -32,14 +35,21 @@ class Who(Enum):
 class Access:
     """Puts the checks of a route in front of its handler."""
 
-    def __init__(self, hosts: Hosts, origins: OriginGuard, cookies: Cookies, logins: Logins) -> None:
+    def __init__(
+        self, hosts: Hosts, origins: OriginGuard, cookies: Cookies, logins: Logins, api_tokens: ApiTokens
+    ) -> None:
         self._hosts = hosts
         self._origins = origins
         self._cookies = cookies
         self._logins = logins
+        self._api_tokens = api_tokens
 
-    def guard(self, handler: Handler, who: Who, *, changes: bool) -> Handler:
-        """The handler, reached only by those who may. `changes`: the origin of the page that asks is checked."""
+    def guard(self, handler: Handler, who: Who, *, changes: bool, scope: Scope | None = None) -> Handler:
+        """The handler, reached only by those who may.
+
+        `changes`: the origin of the page that asks is checked. `scope`: what an API token needs; without one no token
+        gets here.
+        """
         if who is Who.CADDY:
             return handler
 
@@ -50,12 +60,25 @@ class Access:
             if changes:
                 self._origins.check(request)
             if who is not Who.ANYONE:
-                principal = await self._logins.identify(self._cookies.tokens(request))
-                if principal is None:
-                    raise not_signed_in()
+                principal = await self._identify(request, scope)
                 if who is Who.ADMIN and not principal.is_admin:
                     raise admins_only()
                 set_principal(request, principal)
             return await handler(request)
 
         return guarded
+
+    async def _identify(self, request: web.Request, scope: Scope | None) -> Principal:
+        """Who is asking: an API token decides alone where there is one. Raises Problem 401 or 403."""
+        token = bearer_of(request)
+        if token is None:
+            principal = await self._logins.identify(self._cookies.tokens(request))
+            if principal is None:
+                raise not_signed_in()
+            return principal
+        principal = await self._api_tokens.identify(token)
+        if principal is None:
+            raise invalid_token()
+        if scope is None or principal.scopes is None or scope not in principal.scopes:
+            raise insufficient_scope(scope)
+        return principal

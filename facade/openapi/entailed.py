@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from facade.auth.bearer import insufficient_scope, invalid_token
 from facade.middleware.access import Who
 from facade.problems import (
     Problem,
@@ -28,7 +29,7 @@ def problems(route: Route) -> tuple[Problem, ...]:
     if route.changes:
         found.append(origin_refused())
     if route.who in (Who.SIGNED_IN, Who.ADMIN):
-        found.append(not_signed_in())
+        found += [not_signed_in(), invalid_token(), insufficient_scope(route.scope)]
     if route.who is Who.ADMIN:
         found.append(admins_only())
     if "{id}" in route.path:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from facade.auth.principals import Principal
+from facade.auth.principals import Principal, Scope
 from facade.schemas.paging import Cursor
 from facade.sessions.refusals import problem_of, session_not_found
 from facade.sessions.registry import Registry
@@ -60,7 +60,7 @@ class SessionService:
         known = self._registry.by_id(session_id)
         if known is None:
             known = await self._fetch(session_id, correlation_id)
-        _require(principal, known)
+        _require(principal, known, Scope.ADMIN_WRITE)
         accepted: StopAccepted = await self._call(
             methods.sessions_stop, SessionRef(session_id=session_id), correlation_id
         )
@@ -70,7 +70,7 @@ class SessionService:
     async def get(self, principal: Principal, session_id: UUID, *, correlation_id: str) -> Session:
         """The principal's own session, an admin's any. Raises Problem 404 for another's, as for none."""
         session = await self._fetch(session_id, correlation_id)
-        _require(principal, session)
+        _require(principal, session, Scope.ADMIN_READ)
         return session
 
     async def current(self, principal: Principal, *, correlation_id: str) -> Session | None:
@@ -110,6 +110,7 @@ class SessionService:
             raise problem_of(error) from error
 
 
-def _require(principal: Principal, session: Session) -> None:
-    if session.user_id != principal.user_id and not principal.is_admin:
+def _require(principal: Principal, session: Session, scope: Scope) -> None:
+    """Raises Problem 404 for another's session, unless an admin asks; an admin's token needs the scope for that."""
+    if session.user_id != principal.user_id and not principal.administers(scope):
         raise session_not_found()

@@ -1,30 +1,30 @@
-"""Owns reading and writing logins, and the revision that tells other processes of endings."""
+"""Owns reading and writing logins."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import bindparam, delete, false, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from facade.auth.credentials import Credential
 from facade.auth.principals import Principal
 from facade.store.engine import Store
-from facade.store.tables import login_revisions, logins, users
+from facade.store.revisions import advance, lock
+from facade.store.tables import logins, users
+from facade.store.users import User
 
-__all__ = ["LoginRow", "LoginRows"]
+__all__ = ["LoginEnded", "LoginRows", "NotAdmitted", "require_login"]
 
 
-@dataclass(frozen=True, slots=True)
-class LoginRow:
-    """A login and whose it is."""
+class NotAdmitted(Exception):
+    """The account was disabled, or its password changed, after its password had been checked."""
 
-    digest: bytes
-    principal: Principal
-    created_at: datetime
-    last_used_at: datetime
+
+class LoginEnded(Exception):
+    """The login on whose behalf something was to be changed has ended meanwhile."""
 
 
 class LoginRows:
@@ -33,16 +33,17 @@ class LoginRows:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def find(self, digests: Collection[bytes]) -> list[LoginRow]:
+    async def find(self, digests: Collection[bytes]) -> list[Credential]:
+        """Those that exist. A disabled user's do not."""
         query = (
             select(logins, users.c.email, users.c.is_admin, users.c.max_concurrent_sessions)
             .join(users, users.c.id == logins.c.user_id)
-            .where(logins.c.token_digest.in_(digests))
+            .where(logins.c.token_digest.in_(digests), users.c.is_disabled == false())
         )
         async with self._store.reading() as connection:
             rows = (await connection.execute(query)).all()
         return [
-            LoginRow(
+            Credential(
                 digest=row.token_digest,
                 principal=Principal(row.user_id, row.email, row.is_admin, row.max_concurrent_sessions),
                 created_at=row.created_at,
@@ -51,19 +52,27 @@ class LoginRows:
             for row in rows
         ]
 
-    async def add(self, digest: bytes, user_id: UUID, now: datetime) -> None:
+    async def add(self, digest: bytes, user: User, now: datetime) -> None:
+        """A login of the account as it was when its password was checked. Raises NotAdmitted."""
+        unchanged = select(users.c.id).where(
+            users.c.id == user.id,
+            users.c.password_revision == user.password_revision,
+            users.c.is_disabled == false(),
+        )
         async with self._store.writing() as connection:
+            await lock(connection)
+            if (await connection.execute(unchanged)).one_or_none() is None:
+                raise NotAdmitted
             await connection.execute(
-                insert(logins).values(token_digest=digest, user_id=user_id, created_at=now, last_used_at=now)
+                insert(logins).values(token_digest=digest, user_id=user.id, created_at=now, last_used_at=now)
             )
 
     async def remove(self, digests: Collection[bytes]) -> tuple[int, int]:
         """End logins. Returns how many there were, and the revision that tells of it."""
         async with self._store.writing() as connection:
+            await lock(connection)
             result = await connection.execute(delete(logins).where(logins.c.token_digest.in_(digests)))
-            if result.rowcount:
-                await connection.execute(update(login_revisions).values(revision=login_revisions.c.revision + 1))
-            return result.rowcount, await _revision(connection)
+            return result.rowcount, await advance(connection) if result.rowcount else 0
 
     async def touch(self, used: Mapping[bytes, datetime]) -> None:
         """Write down when logins were last used; a later time that is already there stays."""
@@ -83,11 +92,13 @@ class LoginRows:
         async with self._store.writing() as connection:
             return (await connection.execute(delete(logins).where(expired))).rowcount
 
-    async def revision(self) -> int:
-        async with self._store.reading() as connection:
-            return await _revision(connection)
 
+async def require_login(connection: AsyncConnection, user_id: UUID, digests: Collection[bytes]) -> None:
+    """Raises LoginEnded unless one of these is still a login of the user. The caller holds the lock.
 
-async def _revision(connection: AsyncConnection) -> int:
-    revision: int = (await connection.execute(select(login_revisions.c.revision))).scalar_one()
-    return revision
+    A process remembers a login for a moment after another has ended it; nothing that outlives the login may be made
+    of that moment.
+    """
+    query = select(func.count()).where(logins.c.user_id == user_id, logins.c.token_digest.in_(digests))
+    if not (await connection.execute(query)).scalar_one():
+        raise LoginEnded

@@ -17,12 +17,14 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
     Uuid,
+    false,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["UtcDateTime", "login_revisions", "logins", "metadata", "users"]
+__all__ = ["DIGEST", "UtcDateTime", "api_tokens", "login_revisions", "logins", "metadata", "users"]
 
 metadata = MetaData(
     naming_convention={
@@ -52,6 +54,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None else None
 
 
+# SHA-256. MariaDB has no index over the type that it would take for this otherwise.
+DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
+
+# `password_revision` counts changes of the password, so that what was checked against an earlier one does not count.
 users = Table(
     "users",
     metadata,
@@ -61,6 +67,9 @@ users = Table(
     Column("is_admin", Boolean(create_constraint=False), nullable=False),
     Column("max_concurrent_sessions", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("is_disabled", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("password_revision", Integer, nullable=False, server_default="0"),
+    Index("ix_users_created_at", "created_at", "id"),
 )
 
 # One row a signed-in browser or program; a login that has ended has no row.
@@ -74,8 +83,24 @@ logins = Table(
     Index("ix_logins_user_id", "user_id"),
 )
 
-# One row, whose number grows with every change that ends or alters logins, so that processes which remember
-# verified logins learn with one small query that they have to forget them.
+# One row an API token; one that was revoked has none. `scopes` are separated by spaces.
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("token_digest", DIGEST, nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("scopes", String(255), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime, nullable=True),
+    UniqueConstraint("token_digest"),
+    Index("ix_api_tokens_user_id", "user_id"),
+)
+
+# One row, whose number grows with every change that ends or alters logins, API tokens or whose they are, so that
+# processes which remember verified ones learn with one small query that they have to forget them.
 login_revisions = Table(
     "login_revisions",
     metadata,

@@ -22,7 +22,10 @@ class EmailTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account. `email` is in the one spelling that `facade.auth.emails` makes."""
+    """An account. `email` is in the one spelling that `facade.auth.emails` makes.
+
+    `password_revision` counts the changes of the password: what was checked against an earlier one does not count.
+    """
 
     id: UUID
     email: str
@@ -30,6 +33,8 @@ class User:
     is_admin: bool
     max_concurrent_sessions: int
     created_at: datetime
+    is_disabled: bool = False
+    password_revision: int = 0
 
 
 class Users:
@@ -60,6 +65,8 @@ class Users:
                         is_admin=user.is_admin,
                         max_concurrent_sessions=user.max_concurrent_sessions,
                         created_at=user.created_at,
+                        is_disabled=user.is_disabled,
+                        password_revision=user.password_revision,
                     )
                 )
         except IntegrityError as error:
@@ -81,4 +88,6 @@ def _user(row: Row[Any]) -> User:
         is_admin=row.is_admin,
         max_concurrent_sessions=row.max_concurrent_sessions,
         created_at=row.created_at,
+        is_disabled=row.is_disabled,
+        password_revision=row.password_revision,
     )

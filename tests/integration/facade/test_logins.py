@@ -14,10 +14,12 @@ import pytest
 from sqlalchemy import event, text
 
 from facade.auth.logins import Logins
+from facade.auth.revision import Revision
 from facade.auth.tokens import new_token
 from facade.config import Auth, Settings
 from facade.store.engine import Store
 from facade.store.logins import LoginRows
+from facade.store.revisions import Revisions
 from facade.store.users import User, Users
 from tests.fakes.clock import SetClock
 from tests.integration.facade.conftest import Api
@@ -38,7 +40,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 @pytest.fixture
 def another(store: Store, clock: SetClock) -> Callable[..., Logins]:
     """Makes what another process would have."""
-    return lambda **options: Logins(LoginRows(store), clock, idle_ttl=IDLE, max_ttl=MAXIMUM, **options)
+    return lambda **options: Logins(
+        LoginRows(store), clock, Revision(Revisions(store)), idle_ttl=IDLE, max_ttl=MAXIMUM, **options
+    )
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ async def user(store: Store, clock: SetClock) -> User:
 
 
 async def test_a_known_login_costs_no_query(store: Store, clock: SetClock, logins: Logins, queries: list[str]) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     assert await logins.identify([token])
     queries.clear()
     for _ in range(100):
@@ -79,7 +83,7 @@ async def test_an_unknown_token_costs_one_query(logins: Logins, queries: list[st
 
 
 async def test_idle_time_ends_a_login_and_use_prolongs_it(store: Store, clock: SetClock, logins: Logins) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     for _ in range(3):
         clock.advance(days=6)
         assert await logins.identify([token])
@@ -92,7 +96,7 @@ async def test_idle_time_ends_a_login_and_use_prolongs_it(store: Store, clock: S
 async def test_idle_time_counts_for_a_login_that_is_not_in_memory(
     store: Store, clock: SetClock, logins: Logins, another: Callable[..., Logins]
 ) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     clock.advance(days=7, seconds=-1)
     assert await another().identify([token])
     clock.advance(seconds=1)
@@ -100,7 +104,7 @@ async def test_idle_time_counts_for_a_login_that_is_not_in_memory(
 
 
 async def test_the_maximum_time_ends_a_login_in_use(store: Store, clock: SetClock, logins: Logins) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     for _ in range(29):
         clock.advance(days=1)
         assert await logins.identify([token])
@@ -113,7 +117,7 @@ async def test_the_maximum_time_ends_a_login_in_use(store: Store, clock: SetCloc
 async def test_last_use_is_written_lazily_and_read_by_others(
     store: Store, clock: SetClock, logins: Logins, another: Callable[..., Logins], queries: list[str]
 ) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     clock.advance(days=6)
     assert await logins.identify([token])
     assert not [query for query in queries if query.startswith("UPDATE")]
@@ -128,7 +132,7 @@ async def test_last_use_is_written_lazily_and_read_by_others(
 async def test_a_use_in_another_process_keeps_a_login_alive_here(
     store: Store, clock: SetClock, logins: Logins, another: Callable[..., Logins]
 ) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     assert await logins.identify([token])
     other = another()
     clock.advance(days=6)
@@ -141,13 +145,13 @@ async def test_a_use_in_another_process_keeps_a_login_alive_here(
 async def test_revocation_is_immediate_here_and_after_a_poll_elsewhere(
     store: Store, clock: SetClock, logins: Logins, another: Callable[..., Logins]
 ) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     other = another()
     assert await logins.identify([token])
     assert await other.identify([token])
     assert await logins.revoke([token]) == 1
     assert await logins.identify([token]) is None
-    await other.poll()
+    await other._revision.poll()
     assert await other.identify([token]) is None
     assert await logins.revoke([token]) == 0
 
@@ -155,11 +159,11 @@ async def test_revocation_is_immediate_here_and_after_a_poll_elsewhere(
 async def test_ones_own_revocation_leaves_the_others_in_memory(
     store: Store, clock: SetClock, logins: Logins, queries: list[str]
 ) -> None:
-    await logins.poll()
-    kept, gone = [await logins.start((await user(store, clock)).id) for _ in range(2)]
+    await logins._revision.poll()
+    kept, gone = [await logins.start(await user(store, clock)) for _ in range(2)]
     assert await logins.identify([kept])
     await logins.revoke([gone])
-    await logins.poll()
+    await logins._revision.poll()
     queries.clear()
     assert await logins.identify([kept])
     assert queries == []
@@ -176,8 +180,8 @@ async def test_a_revocation_overtakes_a_look_up_that_has_begun(store: Store, clo
             await go_on.wait()
             return found  # type: ignore[return-value]  # passed on as it came
 
-    logins = Logins(Slow(store), clock, idle_ttl=IDLE, max_ttl=MAXIMUM)
-    token = await logins.start((await user(store, clock)).id)
+    logins = Logins(Slow(store), clock, Revision(Revisions(store)), idle_ttl=IDLE, max_ttl=MAXIMUM)
+    token = await logins.start(await user(store, clock))
     asked = asyncio.create_task(logins.identify([token]))
     await read.wait()
     await logins.revoke([token])
@@ -190,25 +194,25 @@ async def test_memory_is_bounded_and_forgets_no_use(
     store: Store, clock: SetClock, another: Callable[..., Logins]
 ) -> None:
     small = another(capacity=2)
-    tokens = [await small.start((await user(store, clock)).id) for _ in range(4)]
+    tokens = [await small.start(await user(store, clock)) for _ in range(4)]
     clock.advance(days=6)
     for token in tokens:
         assert await small.identify([token])
-    assert len(small._known) == 2
+    assert len(small._memory._known) == 2
     await small.write_uses()
     clock.advance(days=6)
     for token in tokens:
         assert await another().identify([token])
     for _ in range(5):
         await small.identify([new_token()])
-    assert len(small._unknown) == 2
+    assert len(small._memory._unknown) == 2
 
 
 async def test_a_login_that_made_room_is_as_fresh_as_it_was(
     store: Store, clock: SetClock, another: Callable[..., Logins]
 ) -> None:
     tiny = another(capacity=1)
-    one, two = [await tiny.start((await user(store, clock)).id) for _ in range(2)]
+    one, two = [await tiny.start(await user(store, clock)) for _ in range(2)]
     clock.advance(days=6)
     assert await tiny.identify([one])
     assert await tiny.identify([two])
@@ -217,9 +221,9 @@ async def test_a_login_that_made_room_is_as_fresh_as_it_was(
 
 
 async def test_expired_rows_are_removed(store: Store, clock: SetClock, logins: Logins) -> None:
-    stale = await logins.start((await user(store, clock)).id)
+    stale = await logins.start(await user(store, clock))
     clock.advance(days=6)
-    fresh = await logins.start((await user(store, clock)).id)
+    fresh = await logins.start(await user(store, clock))
     clock.advance(days=1)
     assert await logins.remove_expired() == 1
     assert await logins.identify([stale]) is None
@@ -227,7 +231,7 @@ async def test_expired_rows_are_removed(store: Store, clock: SetClock, logins: L
 
 
 async def test_a_users_logins_go_with_the_user(store: Store, clock: SetClock, logins: Logins) -> None:
-    token = await logins.start((await user(store, clock)).id)
+    token = await logins.start(await user(store, clock))
     async with store.writing() as connection:
         await connection.execute(text("DELETE FROM users"))
     assert await logins.identify([token]) is None

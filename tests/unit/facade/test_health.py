@@ -31,7 +31,7 @@ class Client:
         return self.answer
 
 
-class Logins:
+class Revision:
     answer: asyncio.Future[None] | OSError | None = None
 
     async def poll(self) -> None:
@@ -47,8 +47,8 @@ def client() -> Client:
 
 
 @pytest.fixture
-def logins() -> Logins:
-    return Logins()
+def revision() -> Revision:
+    return Revision()
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def health(client: Client, registry: Registry, logins: Logins) -> FacadeHealth:
-    return FacadeHealth(cast("Any", client), registry, cast("Any", logins))
+def health(client: Client, registry: Registry, revision: Revision) -> FacadeHealth:
+    return FacadeHealth(cast("Any", client), registry, cast("Any", revision))
 
 
 async def told(health: FacadeHealth) -> tuple[int, Any]:
@@ -127,19 +127,21 @@ async def test_degraded_without_a_reason_is_degraded(health: FacadeHealth, clien
     assert failing(health) == ["daemon"]
 
 
-async def test_the_database_is_lost_and_found(health: FacadeHealth, logins: Logins) -> None:
-    logins.answer = OSError("disk full")
+async def test_the_database_is_lost_and_found(health: FacadeHealth, revision: Revision) -> None:
+    revision.answer = OSError("disk full")
     with pytest.raises(OSError, match="disk full"):
         await health.check_database()
     assert failing(health) == ["database"]
-    logins.answer = None
+    revision.answer = None
     await health.check_database()
     assert failing(health) == []
 
 
-async def test_a_check_can_be_cancelled_in_the_moment_in_which_it_ends(health: FacadeHealth, logins: Logins) -> None:
+async def test_a_check_can_be_cancelled_in_the_moment_in_which_it_ends(
+    health: FacadeHealth, revision: Revision
+) -> None:
     """Otherwise the recurring check would survive its own end, and the facade would never stop."""
-    logins.answer = answered = asyncio.get_running_loop().create_future()
+    revision.answer = answered = asyncio.get_running_loop().create_future()
     checking = asyncio.create_task(every(3600, "database", health.check_database))
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -25,7 +25,7 @@ class Named:
 @pytest.fixture
 def routes() -> dict[tuple[str, str], Route]:
     named = cast("Any", Named())
-    routes = table(Handlers(auth=named, sessions=named, proxy=named, health=named, openapi=named))
+    routes = table(Handlers(auth=named, api_tokens=named, sessions=named, proxy=named, health=named, openapi=named))
     assert len({(route.verb, route.path) for route in routes}) == len(routes)
     return {(route.verb, route.path): route for route in routes}
 
