@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -12,12 +13,19 @@ class Clock(Protocol):
     """The time, so that tests can set it."""
 
     def now(self) -> datetime:
-        """Aware, in UTC."""
+        """Aware, in UTC. An operator or NTP may set it, forward and back."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since some moment that is the same for all processes of a host; nobody sets it."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clocks."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()

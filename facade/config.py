@@ -6,6 +6,7 @@ environment, or one of the names in `ALIASES`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "Auth",
     "Daemon",
     "Database",
+    "Limits",
     "Listen",
     "Process",
     "Sessions",
@@ -49,6 +51,9 @@ _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+# What a counter holds, and what is precise enough in twentieths.
+Limit = Annotated[int, msgspec.Meta(ge=1, le=65_000)]
+WindowSeconds = Annotated[float, msgspec.Meta(ge=1, le=_DAY_SECONDS)]
 # Lower-case ASCII labels (an internationalised name in its xn-- form), as they stand in a Host header.
 Domain = Annotated[
     str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=200)
@@ -81,6 +86,8 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """Group that owns the socket: the proxy's; empty keeps the facade's own."""
     tcp: str = ""
     """`host:port` instead of the Unix socket; for a trial without a proxy only."""
+    trusted_proxies: list[str] = []
+    """Addresses or networks of proxies whose `X-Forwarded-For` is believed over `tcp`, or in front of Caddy."""
     drain_seconds: Positive = 10.0
     """How long requests in progress may take to end after SIGTERM."""
     body_max_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1024**3)] = 64 * 1024
@@ -96,6 +103,42 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True):
     """A login that is not used for so long has ended."""
     max_ttl_seconds: Positive = 30 * _DAY_SECONDS
     """A login ends so long after it was made, used or not."""
+    device_ttl_seconds: Positive = 180 * _DAY_SECONDS
+    """How long after signing in a browser is not locked out by strangers who try wrong passwords."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How often accounts and passwords may be tried in a sliding window; beyond it the answer is 429.
+
+    A network is an IPv4 address or a /48 of IPv6, an address an IPv4 address or a /64. The defaults suit a classroom
+    behind one address.
+    """
+
+    attempts_window_seconds: WindowSeconds = 300
+    """The window of all attempts to sign up or in."""
+    attempts_per_address: Limit = 300
+    """Attempts from one address."""
+    attempts_per_network: Limit = 1200
+    """Attempts from one network."""
+    attempts_per_device: Limit = 60
+    """Attempts of a browser at an account that it has signed in to before, and of a signed-in user who changes e-mail
+    or password; not counted by address."""
+    failures_window_seconds: WindowSeconds = 900
+    """The window of wrong passwords."""
+    failures_per_visitor: Limit = 10
+    """Wrong passwords for one account from one network; browsers that have signed in to it do not count."""
+    failures_per_account: Limit = 50
+    """Wrong passwords for one account from everywhere; browsers that have signed in to it do not count."""
+    failures_per_device: Limit = 10
+    """Wrong passwords for an account from a browser that has signed in to it, and of a signed-in user for a change."""
+    signups_window_seconds: WindowSeconds = 3600
+    """The window of new accounts."""
+    signups_per_network: Limit = 200
+    """Attempts to make an account from one network, addresses that are taken included."""
+    tokens_window_seconds: WindowSeconds = 3600
+    """The window of new API tokens."""
+    tokens_per_user: Limit = 60
+    """API tokens that a user makes."""
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +179,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     site: Site = Site()
     listen: Listen = Listen()
     auth: Auth = Auth()
+    limits: Limits = Limits()
     database: Database = Database()
     daemon: Daemon = Daemon()
     sessions: Sessions = Sessions()
@@ -155,6 +199,13 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
         raise ConfigurationError(
             "auth.idle_ttl_seconds is larger than auth.max_ttl_seconds and would never apply; lower it"
         )
+    for network in settings.listen.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"listen.trusted_proxies: {error}; write an address or a network like 10.0.0.0/8 or fd00::/8"
+            ) from error
     if settings.listen.tcp:
         tcp_address(settings.listen.tcp)
     return settings

@@ -10,9 +10,20 @@ __all__ = ["SetClock"]
 class SetClock:
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 1, 1, tzinfo=UTC)
+        self._monotonic_ns = 10**15
 
     def now(self) -> datetime:
         return self._now
 
+    def monotonic_ns(self) -> int:
+        return self._monotonic_ns
+
     def advance(self, **delta: float) -> None:
-        self._now += timedelta(**delta)
+        """Time passes."""
+        past = timedelta(**delta)
+        self._now += past
+        self._monotonic_ns += past // timedelta(microseconds=1) * 1000
+
+    def set(self, now: datetime) -> None:
+        """Somebody sets the clock; no time passes."""
+        self._now = now
