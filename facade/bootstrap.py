@@ -14,9 +14,12 @@ import structlog
 from aiohttp import web
 
 from facade.auth.accounts import Accounts
+from facade.auth.addresses import Addresses
 from facade.auth.api_token_handlers import ApiTokenHandlers
 from facade.auth.api_tokens import ApiTokens
+from facade.auth.attempts import Attempts
 from facade.auth.cookies import Cookies
+from facade.auth.devices import KEY_BYTES, Devices
 from facade.auth.handlers import AuthHandlers
 from facade.auth.logins import Logins
 from facade.auth.origins import OriginGuard
@@ -27,6 +30,9 @@ from facade.clock import Clock, SystemClock
 from facade.config import Settings
 from facade.health import FacadeHealth
 from facade.hosts import Hosts
+from facade.limits.limits import Limits
+from facade.limits.rules import Rule, windows
+from facade.limits.table import SharedTable
 from facade.middleware.access import Access
 from facade.middleware.requests import requests
 from facade.openapi.document import document
@@ -43,6 +49,7 @@ from facade.store.api_tokens import ApiTokenRows
 from facade.store.engine import Store
 from facade.store.logins import LoginRows
 from facade.store.revisions import Revisions
+from facade.store.secrets import Secrets
 from facade.store.users import Users
 from medforged import __version__
 from medforged.client import DaemonClient, DaemonError
@@ -85,9 +92,16 @@ class Facade:
 
 @asynccontextmanager
 async def assemble(
-    settings: Settings, *, clock: Clock | None = None, passwords: Passwords | None = None
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    passwords: Passwords | None = None,
+    counters: SharedTable | None = None,
 ) -> AsyncIterator[Facade]:
-    """Build everything, keep its background work going, and take it down again. Raises StartupFailed."""
+    """Build everything, keep its background work going, and take it down again. Raises StartupFailed.
+
+    `counters`: the table of limits, where several processes share them; it is closed at the end.
+    """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         store = Store(settings.database.url)
@@ -95,6 +109,8 @@ async def assemble(
         await store.open()
         passwords = passwords or Passwords()
         stack.callback(passwords.close)
+        counters = counters or SharedTable.create(len(Rule))
+        stack.callback(counters.close)
         client = await stack.enter_async_context(DaemonClient(Path(settings.daemon.socket)))
 
         hosts = Hosts(settings.site.domain, settings.site.https_port)
@@ -114,9 +130,17 @@ async def assemble(
         registry = Registry()
         health = FacadeHealth(client, registry, revision)
         accounts = Accounts(users, passwords, clock, max_concurrent_sessions=settings.sessions.max_concurrent)
+        devices = Devices(
+            await Secrets(store, clock).get("device-cookies", KEY_BYTES),
+            clock,
+            secure=settings.auth.cookie_secure,
+            ttl=timedelta(seconds=settings.auth.device_ttl_seconds),
+        )
+        limits = Limits(counters, windows(settings.limits), clock)
+        attempts = Attempts(limits, Addresses(settings.listen.trusted_proxies), devices)
         handlers = Handlers(
-            auth=AuthHandlers(accounts, logins, cookies),
-            api_tokens=ApiTokenHandlers(api_tokens, cookies),
+            api_tokens=ApiTokenHandlers(api_tokens, attempts, cookies),
+            auth=AuthHandlers(accounts, attempts, logins, cookies),
             sessions=SessionHandlers(SessionService(client, registry)),
             proxy=SessionProxy(hosts, cookies, logins, registry),
             health=health,

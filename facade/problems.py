@@ -21,6 +21,7 @@ __all__ = [
     "not_signed_in",
     "origin_refused",
     "problem_response",
+    "rate_limited",
     "too_large",
     "unavailable",
     "unexpected",
@@ -34,11 +35,12 @@ _BASE = "https://medforge.dev/problems/"
 # Types other than http/<status>: title, and code where it is not the last part of the type.
 _TITLES = {
     "validation/request": "Request Validation Failed",
+    "rate-limit/exceeded": "Rate Limit Exceeded",
     "pagination/invalid-limit": "Invalid Limit",
     "pagination/invalid-cursor": "Invalid Cursor",
     "competitions/admin-access-denied": "Admin Access Denied",
 }
-_CODES = {"validation/request": "request_validation_failed"}
+_CODES = {"validation/request": "request_validation_failed", "rate-limit/exceeded": "rate_limit_exceeded"}
 
 
 class FieldError(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +146,16 @@ def unexpected() -> Problem:
 
 def unavailable(detail: str, retry_after_seconds: int) -> Problem:
     return Problem(503, detail, headers={"Retry-After": str(retry_after_seconds)})
+
+
+def rate_limited(retry_after_seconds: int = 1) -> Problem:
+    """Tried too often; says the same whatever the limit, so that nothing can be learnt from it."""
+    return Problem(
+        429,
+        "Too many attempts; try again later.",
+        type_="rate-limit/exceeded",
+        headers={"Retry-After": str(retry_after_seconds)},
+    )
 
 
 def validation(*errors: tuple[Sequence[str], str, str]) -> Problem:

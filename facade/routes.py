@@ -15,7 +15,7 @@ from facade.auth.principals import Scope
 from facade.health import FacadeHealth, HealthReport
 from facade.middleware.access import Who
 from facade.openapi.handlers import OpenApiHandlers
-from facade.problems import admins_only, not_signed_in
+from facade.problems import admins_only, not_signed_in, rate_limited
 from facade.routing import Answer, Route
 from facade.schemas.api_tokens import ApiTokenView, CreateApiToken, NewApiToken, unreadable_name
 from facade.schemas.bodies import Empty
@@ -71,10 +71,10 @@ def table(do: Handlers) -> tuple[Route, ...]:
 
         Route("POST", "/api/v1/auth/signup", do.auth.signup, Who.ANYONE, changes=True,
               summary="Make an account and sign in to it", body=Credentials,
-              answers={201: _SIGNED_IN}, problems=(email_taken(), busy())),
+              answers={201: _SIGNED_IN}, problems=(email_taken(), rate_limited(), busy())),
         Route("POST", "/api/v1/auth/login", do.auth.login, Who.ANYONE, changes=True,
               summary="Sign in", body=Credentials, answers={200: _SIGNED_IN},
-              problems=(wrong_credentials(), account_disabled(), busy())),
+              problems=(wrong_credentials(), account_disabled(), rate_limited(), busy())),
         Route("POST", "/api/v1/auth/logout", do.auth.logout, Who.ANYONE, changes=True,
               summary="Sign out: the login is dead at once, everywhere", body=Empty, answers={200: _SIGNED_OUT}),
         Route("GET",  "/api/v1/auth/session-proxy", do.proxy.authorize, Who.CADDY, changes=False,
@@ -86,7 +86,8 @@ def table(do: Handlers) -> tuple[Route, ...]:
               summary="One's own API tokens, newest first", answers={200: list[ApiTokenView]}),
         Route("POST", "/api/v1/me/tokens", do.api_tokens.create, Who.SIGNED_IN, changes=True,
               summary="Make an API token; its secret is told this once", body=CreateApiToken,
-              answers={201: NewApiToken}, problems=(admins_only(), too_many_api_tokens(), unreadable_name())),
+              answers={201: NewApiToken},
+              problems=(admins_only(), too_many_api_tokens(), unreadable_name(), rate_limited())),
         Route("DELETE", "/api/v1/me/tokens/{id}", do.api_tokens.revoke, Who.SIGNED_IN, changes=True,
               summary="Revoke an API token: it is dead at once, everywhere", body=Empty,
               answers={200: Message}, problems=(api_token_not_found(),)),

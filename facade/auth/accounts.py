@@ -47,16 +47,19 @@ class Accounts:
         _log.info("user.signup", user_id=str(user.id))
         return user
 
-    async def sign_in(self, email: str, password: str) -> User:
-        """The account that these belong to.
-
-        Raises WrongCredentials, for an unknown address as late as for another password, AccountDisabled, and Busy.
-        """
+    async def find(self, email: str) -> User | None:
+        """The account of an address, in any spelling."""
         try:
-            user = await self._users.by_email(normalize(email))
+            return await self._users.by_email(normalize(email))
         except InvalidEmail:
-            user = None
-        checked = await self._passwords.check(user.password_hash if user else None, password)
+            return None
+
+    async def sign_in(self, user: User | None, password: str, *, known: bool = False) -> User:
+        """The account, if this is its password. `known`: from a browser that has signed in to it before.
+
+        Raises WrongCredentials, for no account as late as for another password, AccountDisabled, and Busy.
+        """
+        checked = await self._passwords.check(user.password_hash if user else None, password, known=known)
         if user is None or not checked.right:
             _log.info("user.login_refused", user_id=str(user.id) if user else None)
             raise WrongCredentials
@@ -64,6 +67,7 @@ class Accounts:
             _log.info("user.login_refused", user_id=str(user.id), reason="disabled")
             raise AccountDisabled
         if checked.outdated:
-            await self._users.replace_password_hash(user.id, user.password_hash, await self._passwords.hash(password))
+            anew = await self._passwords.hash(password, known=True)
+            await self._users.replace_password_hash(user.id, user.password_hash, anew)
         _log.info("user.login", user_id=str(user.id))
         return user

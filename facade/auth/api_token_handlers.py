@@ -7,6 +7,7 @@ from datetime import timedelta
 from aiohttp import web
 
 from facade.auth.api_tokens import ApiTokens
+from facade.auth.attempts import Attempts
 from facade.auth.cookies import Cookies
 from facade.auth.principals import Scope
 from facade.envelope import success
@@ -27,8 +28,9 @@ _FOR_ADMINS = frozenset({Scope.ADMIN_READ, Scope.ADMIN_WRITE})
 class ApiTokenHandlers:
     """List, make and revoke one's API tokens."""
 
-    def __init__(self, tokens: ApiTokens, cookies: Cookies) -> None:
+    def __init__(self, tokens: ApiTokens, attempts: Attempts, cookies: Cookies) -> None:
         self._tokens = tokens
+        self._attempts = attempts
         self._cookies = cookies
 
     async def list(self, request: web.Request) -> web.StreamResponse:
@@ -41,6 +43,7 @@ class ApiTokenHandlers:
         if not principal.is_admin and not _FOR_ADMINS.isdisjoint(wanted.scopes):
             # It would be good for nothing now, and for everything on the day that its user becomes an admin.
             raise admins_only()
+        self._attempts.make_token(request, principal.user_id)
         try:
             text, token = await self._tokens.create(
                 principal.user_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from facade.auth.accounts import AccountDisabled, Accounts, WrongCredentials
+from facade.auth.attempts import Attempts
 from facade.auth.cookies import Cookies
 from facade.auth.logins import Logins
 from facade.auth.passwords import Busy
@@ -23,13 +24,15 @@ __all__ = ["AuthHandlers", "account_disabled", "busy", "email_taken", "wrong_cre
 class AuthHandlers:
     """Sign up, in and out, and who one is."""
 
-    def __init__(self, accounts: Accounts, logins: Logins, cookies: Cookies) -> None:
+    def __init__(self, accounts: Accounts, attempts: Attempts, logins: Logins, cookies: Cookies) -> None:
         self._accounts = accounts
+        self._attempts = attempts
         self._logins = logins
         self._cookies = cookies
 
     async def signup(self, request: web.Request) -> web.StreamResponse:
         email, password = checked_credentials(await read_body(request, Credentials))
+        self._attempts.sign_up(request)
         try:
             user = await self._accounts.sign_up(email, password)
         except EmailTaken as error:
@@ -41,7 +44,9 @@ class AuthHandlers:
     async def login(self, request: web.Request) -> web.StreamResponse:
         credentials = await read_body(request, Credentials)
         try:
-            user = await self._accounts.sign_in(credentials.email, credentials.password)
+            with self._attempts.sign_in(request, credentials.email) as guess:
+                found = await self._accounts.find(credentials.email)
+                user = await self._accounts.sign_in(found, credentials.password, known=guess.of(found))
         except WrongCredentials as error:
             raise wrong_credentials() from error
         except AccountDisabled as error:
@@ -69,6 +74,7 @@ class AuthHandlers:
         except NotAdmitted as error:
             # Changed while its password was being checked: what was right a moment ago is not any more.
             raise wrong_credentials() from error
+        self._attempts.devices.remember(request, response, user)
         return response
 
 

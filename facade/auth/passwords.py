@@ -41,7 +41,8 @@ class Passwords:
     """Hashes in a pool of its own. Defaults of cost are the library's: RFC 9106's second recommendation.
 
     At most `workers` hashes are computed at a time, each of which takes `memory_kib`, and `waiting` more may
-    wait; beyond that callers are told to come back, instead of filling the memory.
+    wait; beyond that callers are told to come back, instead of filling the memory. A quarter of the places to wait is
+    for those who are known to the account, so that a crowd of strangers does not keep them out.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Passwords:
         self._hasher = argon2.PasswordHasher(time_cost=time_cost, memory_cost=memory_kib, parallelism=parallelism)
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="argon2")
         self._capacity = workers + waiting
+        self._reserved = waiting // 4
         self._pending = 0
         # Checked in place of an unknown user's hash, so that both take the same time.
         self._decoy = self._hasher.hash(secrets.token_urlsafe())
@@ -63,16 +65,16 @@ class Passwords:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, *, known: bool = False) -> str:
         """A new hash with a salt of its own. Raises Busy."""
-        return await self._run(lambda: self._hasher.hash(_same(password)))
+        return await self._run(lambda: self._hasher.hash(_same(password)), known=known)
 
-    async def check(self, stored: str | None, password: str) -> Checked:
+    async def check(self, stored: str | None, password: str, *, known: bool = False) -> Checked:
         """Whether the password is the one of the hash; None, for no such user, is as slow and never right.
 
-        Raises Busy.
+        `known`: asked by somebody who has signed in to the account before. Raises Busy.
         """
-        return await self._run(lambda: self._check(stored, password))
+        return await self._run(lambda: self._check(stored, password), known=known)
 
     def _check(self, stored: str | None, password: str) -> Checked:
         try:
@@ -83,8 +85,8 @@ class Passwords:
             return Checked(right=False)
         return Checked(right=True, outdated=self._hasher.check_needs_rehash(stored))
 
-    async def _run(self, job: Callable[[], R]) -> R:
-        if self._pending >= self._capacity:
+    async def _run(self, job: Callable[[], R], *, known: bool = False) -> R:
+        if self._pending >= self._capacity - (0 if known else self._reserved):
             raise Busy("cannot check the password now: too many others are waiting; try again in a few seconds")
         self._pending += 1
         try:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["DIGEST", "UtcDateTime", "api_tokens", "login_revisions", "logins", "metadata", "users"]
+__all__ = ["DIGEST", "UtcDateTime", "api_tokens", "login_revisions", "logins", "metadata", "secrets", "users"]
 
 metadata = MetaData(
     naming_convention={
@@ -106,4 +106,13 @@ login_revisions = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("revision", Integer, nullable=False),
+)
+
+# Keys of the facade's own making, by what they are for.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", LargeBinary(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
 )

@@ -34,7 +34,8 @@ function reference(problem) {
 }
 
 function soon(seconds) {
-  return seconds > 0 ? `in ${duration(seconds * 1000)}` : "in a minute";
+  // Not a moment before it works: minutes are rounded up.
+  return seconds > 0 ? `in ${duration((seconds > 60 ? Math.ceil(seconds / 60) * 60 : seconds) * 1000)}` : "in a minute";
 }
 
 export const STATES = {

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import aiohttp
@@ -18,7 +18,9 @@ from sqlalchemy import update
 
 from facade.auth.passwords import Passwords
 from facade.bootstrap import Facade, assemble
-from facade.config import Auth, Daemon, Database, Listen, Settings, Site
+from facade.config import Auth, Daemon, Database, Limits, Listen, Settings, Site
+from facade.limits.table import SharedTable
+from facade.listening import BACKLOG
 from facade.server import Runner
 from facade.store.tables import users
 from tests.fakes.clock import SetClock
@@ -26,6 +28,25 @@ from tests.fakes.daemon import FakeDaemon, fake_daemon
 
 SITE = "medforge.example.test"
 PASSWORD = "correct horse"
+# Tests come from one address and are more impatient than a classroom.
+UNLIMITED = Limits(
+    attempts_per_address=65_000,
+    attempts_per_network=65_000,
+    attempts_per_device=65_000,
+    failures_per_visitor=65_000,
+    failures_per_account=65_000,
+    failures_per_device=65_000,
+    signups_per_network=65_000,
+    tokens_per_user=65_000,
+)
+
+
+class Serving(Protocol):
+    """Starts a facade; `counters`: the table of limits that it shares with others."""
+
+    def __call__(
+        self, settings: Settings, counters: SharedTable | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Api]: ...
 
 
 @dataclass(frozen=True)
@@ -134,27 +155,28 @@ def settings(tmp_path: Path) -> Settings:
         site=Site(domain="example.test", web_root=""),
         listen=Listen(body_max_bytes=4096),
         auth=Auth(),
+        limits=UNLIMITED,
         database=Database(url=f"sqlite+aiosqlite:///{tmp_path / 'facade.db'}"),
         daemon=Daemon(socket=str(tmp_path / "medforged.sock")),
     )
 
 
 @pytest.fixture
-def serving(tmp_path: Path, clock: SetClock) -> Callable[[Settings], contextlib.AbstractAsyncContextManager[Api]]:
+def serving(tmp_path: Path, clock: SetClock) -> Serving:
     """Starts facades; several may serve one database."""
     count = 0
 
     @contextlib.asynccontextmanager
-    async def serve(settings: Settings) -> AsyncIterator[Api]:
+    async def serve(settings: Settings, counters: SharedTable | None = None) -> AsyncIterator[Api]:
         nonlocal count
         count += 1
         socket = tmp_path / f"facade{count}.sock"
         # As cheap as argon2id can be: what is tested is not how long it takes.
         cheap = Passwords(time_cost=1, memory_kib=8, parallelism=1)
-        async with assemble(settings, clock=clock, passwords=cheap) as facade:
+        async with assemble(settings, clock=clock, passwords=cheap, counters=counters) as facade:
             runner = Runner(facade.app, drain_seconds=1)
             await runner.setup()
-            await web.UnixSite(runner, str(socket)).start()
+            await web.UnixSite(runner, str(socket), backlog=BACKLOG).start()
             api = Api(socket, facade)
             try:
                 yield api
@@ -169,7 +191,7 @@ def serving(tmp_path: Path, clock: SetClock) -> Callable[[Settings], contextlib.
 async def api(
     daemon: FakeDaemon,
     settings: Settings,
-    serving: Callable[[Settings], contextlib.AbstractAsyncContextManager[Api]],
+    serving: Serving,
 ) -> AsyncIterator[Api]:
     async with serving(settings) as made:
         await eventually(lambda: made.facade.registry.live)
