@@ -4,6 +4,7 @@
     python -m tests.crash --all                 from all of them, and from those that crashes in recoveries leave
     python -m tests.crash --scenario stop       some scenarios
     python -m tests.crash --controls            with one protection after the other taken away: invariants have to fail
+    python -m tests.crash --sample              one after the other, at one point of each kind: as on a real host
     python -m tests.crash --points              which points there are
 
 Ends with status 1 when a point was not survived or could not be met again, or a control was not noticed.
@@ -20,9 +21,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.crash.exploration import Failure, Tally
+from tests.crash.lives import rehearse
 from tests.crash.sabotages import SABOTAGES
 from tests.crash.scenarios import SCENARIOS
+from tests.crash.simulated import SimulatedTestbed
+from tests.crash.tallies import Tally, tell
+from tests.crash.tour import Tour, go_round
 from tests.crash.troupe import Troupe
 
 __all__ = ["main"]
@@ -40,6 +44,8 @@ def main() -> int:
     gc.freeze()
     root = Path(tempfile.mkdtemp(prefix="mfcrash-", dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
+        if arguments.sample:
+            return 0 if _sample(root, names, points=arguments.points) else 1
         with Troupe(root, arguments.processes) as troupe:
             # Only from here on, so that those who are forked die of it as usual: what lies in memory goes away with us.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -49,6 +55,14 @@ def main() -> int:
             shutil.copytree(root, arguments.keep, ignore=shutil.ignore_patterns("*.sock"))
         shutil.rmtree(root, ignore_errors=True)
     return 1 if failed else 0
+
+
+def _sample(root: Path, names: list[str], *, points: bool) -> bool:
+    tour = Tour(SimulatedTestbed(root / "tour"), root / "tour.log")
+    chosen = [scenario for scenario in SCENARIOS if scenario.name in names]
+    rehearse(tour.settings(chosen[0]))
+    tour.testbed.clear()
+    return go_round(tour, chosen, points=points)
 
 
 def _explore(troupe: Troupe, names: list[str], arguments: argparse.Namespace) -> bool:
@@ -69,10 +83,7 @@ def _explore(troupe: Troupe, names: list[str], arguments: argparse.Namespace) ->
             f"{act.seconds + recovery.seconds:.1f} s"
         )
         for tally in (act, recovery):
-            for label in tally.missed:
-                print(f"NOT SURVIVED: {name}: {label}: met once and not again, so nobody knows")
-            for number, failure in enumerate(tally.failures):
-                _tell(name, failure, fully=number == 0)
+            tell(tally)
     every = [*acts.values(), *recoveries.values()]
     if arguments.points:
         for label in sorted({label for tally in every for label in tally.met}):
@@ -104,20 +115,12 @@ def _controls(troupe: Troupe) -> bool:
     return noticed != len(SABOTAGES)
 
 
-def _tell(scenario: str, failure: Failure, *, fully: bool) -> None:
-    print(f"NOT SURVIVED: {scenario}: {failure.where}")
-    for violation in failure.violations:
-        print(f"  {violation}")
-    if fully:
-        print("  left:", *failure.state.splitlines(), sep="\n    ")
-        print("  the daemons said:", *failure.log.splitlines()[-60:], sep="\n    ")
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill the daemon at every point.")
     parser.add_argument("--scenario", action="append", choices=[scenario.name for scenario in SCENARIOS])
     parser.add_argument("--controls", action="store_true", help="take protections away: invariants have to fail")
     parser.add_argument("--all", action="store_true", help="crashes of any number after each other (long)")
+    parser.add_argument("--sample", action="store_true", help="one point of each kind, without copies of states")
     parser.add_argument("--points", action="store_true", help="print which points there are")
     parser.add_argument("--processes", type=int, default=2, help="how many daemons may live at once (default: 2)")
     parser.add_argument("--keep", type=Path, help="copy all states to this directory, which must not exist")

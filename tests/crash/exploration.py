@@ -11,86 +11,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.invariants import Violation
+from tests.crash.repertory import Repertory
 from tests.crash.scenarios import Scenario
-from tests.crash.simulated import signature
-from tests.crash.stages import Run, Theatre
+from tests.crash.stages import Run
+from tests.crash.tallies import Failure, State, Tally
 
-__all__ = ["Explorer", "Failure", "State", "Tally"]
+__all__ = ["Explorer"]
 
 # A point that once was met may be missed by the next run, where two things go on at the same time.
 _TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a crash left, in a directory; `key` is the same for states that differ in nothing that matters."""
-
-    key: str
-    directory: Path
-    scenario: str
-    after: str
-
-
-@dataclass(slots=True)
-class Failure:
-    """A point that was not survived, the daemons' last words, and everything as it was then."""
-
-    where: str
-    violations: list[Violation]
-    log: str
-    state: str
-
-    def tells(self, invariant: str | None) -> bool:
-        return any(violation.invariant == invariant for violation in self.violations)
-
-
-@dataclass(slots=True)
-class Tally:
-    """How many points there are, which of them were not met again, what failed, and which states were left.
-
-    `survived` includes the `known` ones: a crash there leaves a state that another crash has left before, so no daemon
-    is started from it once more. `seconds` is the time that it took.
-    """
-
-    scenario: str
-    begins: int = 1
-    points: int = 0
-    survived: int = 0
-    known: int = 0
-    killed: int = 0
-    seconds: float = 0.0
-    met: set[str] = field(default_factory=set)
-    missed: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-
-    def add(self, other: Tally) -> None:
-        """Count another one of the same scenario in."""
-        self.points += other.points
-        self.survived += other.survived
-        self.known += other.known
-        self.seconds += other.seconds
-        self.killed += other.killed
-        self.met |= other.met
-        self.missed += other.missed
-        self.failures += other.failures
-        self.states += other.states
-        self.begins += other.begins
-
-    def failed(self, invariant: str | None) -> bool:
-        """Whether this invariant has failed somewhere."""
-        return any(failure.tells(invariant) for failure in self.failures)
 
 
 class Explorer:
     """Goes through points in one theatre and keeps the states that are left in a folder. `known` are states' keys that
     others are taking care of."""
 
-    def __init__(self, theatre: Theatre, folder: Path, known: Iterable[str] = ()) -> None:
+    def __init__(self, theatre: Repertory, folder: Path, known: Iterable[str] = ()) -> None:
         self._theatre = theatre
         self._folder = folder
         self._known = set(known)
@@ -176,5 +115,4 @@ class Explorer:
                 tally.survived += 1
 
     def _failed(self, tally: Tally, where: str, violations: list[Violation]) -> None:
-        log = self._theatre.log.read_text() if self._theatre.log.exists() else ""
-        tally.failures.append(Failure(where, violations, log, signature(self._theatre.directory)))
+        tally.failures.append(Failure(where, violations, self._theatre.said(), self._theatre.describe()))

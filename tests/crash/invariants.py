@@ -79,8 +79,9 @@ def what_runs_is_whole(world: World) -> Iterator[str]:
             yield f"{record.slug} is running with another container than the recorded one"
         if record.started_at is None or record.step != "serve":
             yield f"{record.slug} is running at step {record.step}, started at {record.started_at}"
-        if world.dataset(record.workspace) is None:
-            yield f"{record.slug} is running, and its workspace is not there"
+        dataset = world.dataset(record.workspace)
+        if dataset is None or not dataset.mounted:
+            yield f"{record.slug} is running, and its workspace is not {'there' if dataset is None else 'mounted'}"
 
 
 def what_runs_is_isolated(world: World) -> Iterator[str]:
@@ -187,11 +188,12 @@ def between(earlier: World, later: World) -> list[Violation]:
 
 
 def bystanders(earlier: World, later: World, user: str) -> list[Violation]:
-    """Sessions of a user whom nothing concerns are what they were: the same records, the same containers."""
+    """Active sessions of a user whom nothing concerns are what they were: the same records, the same containers."""
     return [
         Violation("bystanders", f"{before.slug} was {before}, and is now {now}; or its container is another")
         for before in earlier.records
-        if user in before.workspace
+        if before.active
+        and user in before.workspace
         and ((now := later.record(before.id)) != before or not _same_container(earlier, later, before))
     ]
 

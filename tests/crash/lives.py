@@ -187,7 +187,8 @@ def _live(settings: Settings, around: Callable[[Parts], Parts], log: Path) -> No
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         logs.configure("json")
-        uvloop.run(serve(settings, is_simulated=True, around=around))
+        is_simulated = settings.adapters.containers == "simulated"
+        uvloop.run(serve(settings, is_simulated=is_simulated, around=around))
         code = 0
     except BaseException:  # noqa: BLE001  # the process ends here, and whatever ended it has to be in its log
         os.write(2, traceback.format_exc().encode())

@@ -31,7 +31,19 @@ from medforged.ports.state import SessionChange, StateStore
 from medforged.ports.workspaces import WorkspaceStore
 from tests.crash.shared import Shared
 
-__all__ = ["LOOKS", "NEVER_SECONDS", "PLAIN", "PORTS", "HurriedClock", "Points", "watched", "with_ports"]
+__all__ = [
+    "LOOKS",
+    "NEVER_SECONDS",
+    "PLAIN",
+    "PORTS",
+    "HurriedClock",
+    "Points",
+    "Strikes",
+    "at",
+    "nowhere",
+    "watched",
+    "with_ports",
+]
 
 PORTS: Mapping[str, type] = MappingProxyType(
     {
@@ -91,13 +103,28 @@ _FRACTION = 1024
 _TURNS = 40
 
 
-class Points:
-    """Counts the points that one daemon reaches while armed, and kills it at its target. `left` is asked at each what a
-    crash there would leave, and its answer noted."""
+# Whether the daemon is killed at this point; the second is the one that it reached before, or nothing.
+Strikes = Callable[[str, str], bool]
 
-    def __init__(self, shared: Shared, target: str | None = None, left: Callable[[], str] = str) -> None:
+
+def nowhere(_label: str, _previous: str) -> bool:
+    """It lives on."""
+    return False
+
+
+def at(target: str | None) -> Strikes:
+    """It is killed at this point alone."""
+    return lambda label, _: label == target
+
+
+class Points:
+    """Counts the points that one daemon reaches while armed, and kills it at the first that `strikes`, which is asked
+    with the one before it. `left` is asked at each what a crash there would leave, and its answer noted."""
+
+    def __init__(self, shared: Shared, strikes: Strikes = nowhere, left: Callable[[], str] = str) -> None:
         self._shared = shared
-        self._target = target
+        self._strikes = strikes
+        self._previous = ""
         self._left = left
         self._met: Counter[str] = Counter()
         self._calls = 0
@@ -112,7 +139,8 @@ class Points:
         if not self._shared.armed:
             return
         self._shared.tell(label, self._left())
-        if label == self._target:
+        previous, self._previous = self._previous, label
+        if self._strikes(label, previous):
             # Nothing of this process runs after this line: no handler, no `finally`, no flush.
             os.kill(os.getpid(), signal.SIGKILL)
 

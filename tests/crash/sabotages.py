@@ -23,7 +23,7 @@ from medforged.domain.sessions import SessionStatus, SessionStep
 from medforged.domain.workspaces import Snapshot, WorkspaceKey
 from medforged.ports.state import SessionChange
 from tests.crash.faults import Answer
-from tests.crash.simulated import HOST
+from tests.crash.testbed import HOST
 
 __all__ = ["SABOTAGES", "Sabotage"]
 

@@ -5,17 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from medforged.adapters.simulated.containers import SimulatedRuntime
-from medforged.adapters.simulated.gpus import SimulatedGpuDriver
-from medforged.adapters.simulated.host import SimulatedHost
-from medforged.adapters.simulated.isolation import SimulatedIsolation
-from medforged.adapters.simulated.items import ContainerItem, WorkspaceItem
 from medforged.client import DaemonError
 from medforged.config import Settings
 from medforged.contract.errors import ErrorCode
@@ -31,30 +25,25 @@ from medforged.contract.methods import (
 )
 from medforged.contract.orphans import RemoveOrphans
 from medforged.contract.sessions import CreateSession, ReconcileSessions, SessionRef
-from medforged.domain.containers import ContainerState
 from medforged.domain.errors import ContainerError, NotReady, WorkspaceError
-from medforged.domain.isolation import Stray, StrayKind
 from tests.crash.faults import Fault
 from tests.crash.lives import Life, LifeEnded
-from tests.crash.simulated import HOST, look
-from tests.crash.world import Record, World
+from tests.crash.testbed import Testbed, gpu_driver
+from tests.crash.world import Record, World, read_records
 
 __all__ = ["BYSTANDER", "NEWCOMER", "SCENARIOS", "SUBJECT", "Scenario", "Stage", "changed"]
 
 # Users, each with one session at most.
 BYSTANDER, SUBJECT, ANOTHER, THIRD, NEWCOMER = (UUID(int=number, version=4) for number in range(1, 6))
 _LOST_PROCESS = (1 << 22) + 7
-_UNKNOWN = UUID(int=9, version=4)
 
 
 class Stage:
     """A daemon and its host, for a scenario to act on. What it does to the host it does from outside."""
 
-    def __init__(self, settings: Settings, life: Life | None) -> None:
-        self.settings = settings
-        self.directory = Path(settings.daemon.state_directory)
+    def __init__(self, testbed: Testbed, life: Life | None) -> None:
+        self.testbed = testbed
         self._life = life
-        self.host = SimulatedHost(self.directory / HOST)
 
     @property
     def life(self) -> Life:
@@ -62,11 +51,14 @@ class Stage:
         return self._life
 
     def world(self) -> World:
-        return look(self.directory)
+        return self.testbed.look()
+
+    def records(self) -> tuple[Record, ...]:
+        return read_records(self.testbed.directory)
 
     def of(self, user: UUID) -> Record:
         """A user's newest session."""
-        return next(found for found in reversed(self.world().records) if str(user) in found.workspace)
+        return next(found for found in reversed(self.records()) if str(user) in found.workspace)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait while the daemon lives. Raises LifeEnded."""
@@ -88,18 +80,6 @@ class Stage:
 
     async def until_over(self, user: UUID) -> None:
         await self.until(lambda: not self.of(user).active)
-
-    @property
-    def engine(self) -> SimulatedRuntime:
-        return SimulatedRuntime(host=self.host)
-
-    @property
-    def driver(self) -> SimulatedGpuDriver:
-        return SimulatedGpuDriver(self.settings.gpus.simulated_count, host=self.host)
-
-    @property
-    def filter(self) -> SimulatedIsolation:
-        return SimulatedIsolation(host=self.host)
 
 
 Act = Callable[[Stage], Coroutine[Any, Any, None]]
@@ -209,15 +189,15 @@ def _starts(stage: Stage) -> bool:
 
 
 async def _die(stage: Stage) -> None:
-    stage.engine.die(stage.of(SUBJECT).container_name, exit_code=1)
+    stage.testbed.kill_container(stage.of(SUBJECT).container_name)
 
 
 async def _vanish(stage: Stage) -> None:
-    stage.engine.vanish(stage.of(SUBJECT).container_name)
+    stage.testbed.remove_container(stage.of(SUBJECT).container_name)
 
 
 async def _restart_engine(stage: Stage) -> None:
-    stage.engine.restart_engine()
+    stage.testbed.restart_engine()
 
 
 async def _linger(stage: Stage) -> None:
@@ -243,7 +223,7 @@ async def _recheck(stage: Stage) -> None:
 def _on_its_gpu(stage: Stage, processes: tuple[int, ...]) -> None:
     record = stage.of(SUBJECT)
     uuid = next(device.uuid for device in stage.world().devices if device.id == record.gpu_id)
-    stage.driver.set_processes(uuid, processes)
+    gpu_driver(stage.testbed).set_processes(uuid, processes)
 
 
 async def _stuck(stage: Stage) -> None:
@@ -258,14 +238,7 @@ async def _reconcile(stage: Stage) -> None:
 
 
 async def _litter(stage: Stage) -> None:
-    """Things of this installation that no record explains, one of each kind; one workspace has files."""
-    spare = ContainerItem(name="mf-session-nobodys2", id="ab" * 32, state=ContainerState.EXITED, session_id=_UNKNOWN)
-    stage.host.containers.put(spare.name, spare)
-    for number, files in ((7, 0), (8, 3)):
-        item = WorkspaceItem(user_id=_UNKNOWN, session_id=UUID(int=number, version=4), files=files)
-        stage.host.workspaces.put(f"{item.user_id}_{item.session_id}", item)
-    for kind in StrayKind:
-        stage.filter.add_stray(stage.settings.network.name, Stray(kind, f"stray-{kind.value}", "nothing explains it"))
+    stage.testbed.litter()
 
 
 async def _remove_orphans(stage: Stage) -> None:
@@ -311,7 +284,7 @@ async def _crowd_setup(stage: Stage) -> None:
 
 async def _crowd(stage: Stage) -> None:
     """One session is made, one stopped, and one dies, all at once."""
-    stage.engine.die(stage.of(ANOTHER).container_name)
+    stage.testbed.kill_container(stage.of(ANOTHER).container_name)
     await asyncio.gather(stage.create(THIRD), stage.stop(SUBJECT))
     await stage.until_over(SUBJECT)
 

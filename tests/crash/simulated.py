@@ -1,30 +1,79 @@
-"""Owns the simulated host as it is seen from outside: its files and the daemon's database, never through the daemon."""
+"""Owns the simulated testbed: its files and the daemon's database, seen and changed from outside."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 
+from medforged.adapters.simulated.containers import SimulatedRuntime
+from medforged.adapters.simulated.host import SimulatedHost
+from medforged.adapters.simulated.isolation import SimulatedIsolation
 from medforged.adapters.simulated.items import ContainerItem, GpuItem, IsolationItem, WorkspaceItem
-from medforged.config import Network
+from medforged.config import Network, Settings, simulated
 from medforged.domain.containers import ContainerState
-from tests.crash.world import Container, Dataset, World, read_devices, read_records, rows
+from medforged.domain.isolation import Stray, StrayKind
+from tests.crash.testbed import HOST
+from tests.crash.world import NOBODY, Container, Dataset, World, read_devices, read_records, rows
 
-__all__ = ["HOST", "look", "signature"]
+__all__ = ["SimulatedTestbed", "look", "signature"]
 
-# Where a simulated daemon keeps its host, below its state directory.
-HOST = "simulated-host"
 _WORKSPACES = "simulated/medforge/workspaces"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z?")
 _SNAPSHOT = re.compile(r"(stop|death)-\d{13}")
 _IDENTITY = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _PROCESS = re.compile(r"\b\d{7,}\b")
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class SimulatedTestbed:
+    """A directory. What is in it can be copied, and is the whole host then."""
+
+    pace = 20.0
+    patience_seconds = 10.0
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.settings = simulated(Settings(), directory)
+        self._host = SimulatedHost(directory / HOST)
+
+    def look(self) -> World:
+        return look(self.directory)
+
+    def describe(self) -> str:
+        return signature(self.directory)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def kill_container(self, name: str) -> None:
+        self._engine.die(name, exit_code=1)
+
+    def remove_container(self, name: str) -> None:
+        self._engine.vanish(name)
+
+    def restart_engine(self) -> None:
+        self._engine.restart_engine()
+
+    def litter(self) -> None:
+        spare = ContainerItem(name="mf-session-nobodys2", id="ab" * 32, state=ContainerState.EXITED, session_id=NOBODY)
+        self._host.containers.put(spare.name, spare)
+        for number, files in ((7, 0), (8, 3)):
+            item = WorkspaceItem(user_id=NOBODY, session_id=UUID(int=number, version=4), files=files)
+            self._host.workspaces.put(f"{item.user_id}_{item.session_id}", item)
+        for kind in StrayKind:
+            stray = Stray(kind, f"stray-{kind.value}", "nothing explains it")
+            SimulatedIsolation(host=self._host).add_stray(self.settings.network.name, stray)
+
+    @property
+    def _engine(self) -> SimulatedRuntime:
+        return SimulatedRuntime(host=self._host)
 
 
 def look(directory: Path) -> World:

@@ -1,37 +1,32 @@
-"""Owns living through a scenario, or a recovery, up to a point: restore a state, live, be killed, live again, look."""
+"""Owns what a theatre does with one life of a daemon: prepare it for a scenario, watch it act or recover, and look."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from medforged.client import DaemonError
-from medforged.config import Settings, simulated
+from medforged.config import Settings
 from medforged.contract.methods import sessions_create
 from medforged.contract.sessions import CreateSession
 from medforged.domain.errors import HostError
 from medforged.ports.parts import Parts
 from tests.crash.faults import altered, disturbed
 from tests.crash.invariants import Violation, at_any_moment, between, bystanders, liveness, settled
-from tests.crash.lives import Life, LifeEnded, PatienceEnded, living, rehearse
-from tests.crash.points import NEVER_SECONDS, Points, watched
+from tests.crash.lives import Life, LifeEnded, PatienceEnded, living
+from tests.crash.points import NEVER_SECONDS, Points, Strikes, nowhere, watched
 from tests.crash.sabotages import Sabotage
 from tests.crash.scenarios import BYSTANDER, NEWCOMER, Scenario, Stage, changed
 from tests.crash.shared import Shared
-from tests.crash.simulated import look, signature
+from tests.crash.testbed import Testbed
 from tests.crash.world import World
 
-__all__ = ["Run", "Theatre"]
+__all__ = ["Run", "Theatre", "lacking"]
 
-_PACE = 20.0
 _GPUS = 4
-_SETTLE_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -45,92 +40,62 @@ class Run:
 
 
 class Theatre:
-    """A directory in which daemons live, one after the other. `log` is a file with what the last ones have said."""
+    """A testbed on which daemons live, one after the other. `log` is a file with what the last ones have said;
+    `lives` is how many there were."""
 
-    def __init__(self, directory: Path, sabotage: Sabotage | None = None) -> None:
-        self.directory = directory
-        self.log = directory.with_suffix(".log")
-        self._sabotage = sabotage
-        self._shared = Shared()
+    def __init__(self, testbed: Testbed, log: Path, sabotage: Sabotage | None = None) -> None:
+        self.testbed = testbed
+        self.log = log
+        self.sabotage = sabotage
+        self.shared = Shared()
+        self.lives = 0
         # What is taken away is missed at once: there is no need to be patient.
-        self._settle_seconds = _SETTLE_SECONDS if sabotage is None else 1.0
+        self._patience_seconds = testbed.patience_seconds if sabotage is None else testbed.patience_seconds / 10
 
-    def rehearse(self, scenario: Scenario) -> None:
-        """Once in a process, so that its daemons are forked with everything at hand."""
-        self._clear()
-        rehearse(self._settings(scenario))
+    def said(self) -> str:
+        """What the last daemons have said."""
+        return self.log.read_text() if self.log.exists() else ""
 
-    def set_up(self, scenario: Scenario) -> None:
-        """Make the state in which the scenario begins. Raises PatienceEnded and DaemonError."""
-        self._clear()
-        with self._living(scenario, disturbed=scenario.early, sabotaged=False) as life:
-            stage = Stage(life.settings, life)
-            life.until_ready()
+    def describe(self) -> str:
+        """Everything on the host in full."""
+        return self.testbed.describe()
+
+    def prepare(self, scenario: Scenario, life: Life) -> None:
+        """Bring a living daemon to where the scenario begins. Raises PatienceEnded, LifeEnded and DaemonError."""
+        stage = Stage(self.testbed, life)
+        life.until_ready()
+        if not any(record.active and str(BYSTANDER) in record.workspace for record in stage.records()):
             asyncio.run(stage.create(BYSTANDER))
-            asyncio.run(scenario.setup(stage))
-            life.until_idle()
+        asyncio.run(scenario.setup(stage))
+        life.until_idle()
 
-    def keep(self, kept: Path) -> None:
-        """Copy what a daemon left; it must be dead."""
-        shutil.copytree(self.directory, kept, ignore=shutil.ignore_patterns("*.sock"))
-
-    def key(self, scenario: Scenario) -> str:
-        """The same for what is there now and for whatever differs from it in nothing that matters to recovery."""
-        matters = (signature(self.directory), scenario.settings, scenario.faults if scenario.lasting else ())
-        return hashlib.sha256(repr(matters).encode()).hexdigest()
-
-    def act(self, scenario: Scenario, state: Path, target: str | None) -> Run:
-        """The scenario's act from a state on, killed at the target; to its end where there is none."""
-        before = self._restore(state)
-        away = scenario.away is not None
-        if scenario.away is not None:
-            asyncio.run(scenario.away(Stage(self._settings(scenario), None)))
-        sabotaged = self._sabotage is not None and not self._sabotage.recovery_only
-        with self._living(scenario, target, armed=away, disturbed=not away, sabotaged=sabotaged) as life:
-
-            def begin() -> None:
-                life.until_ready()
-                self._shared.armed = True
-                asyncio.run(scenario.act(Stage(life.settings, life)))
-
-            run = self._observe(life, begin, lambda world: _lacking(scenario, before, world, goal=True))
-        return self._looked_at(scenario, before, run)
-
-    def recover(self, scenario: Scenario, state: Path, target: str | None) -> Run:
-        """A daemon's recovery from a state, killed at the target; where there is none, to its end and with keys."""
-        before = self._restore(state)
-        left = partial(self.key, scenario) if target is None else str
-        with self._living(scenario, target, left, armed=True, disturbed=scenario.lasting, sabotaged=True) as life:
-            run = self._observe(life, life.until_ready, lambda world: _lacking(scenario, before, world, goal=False))
-        return self._looked_at(scenario, before, run)
-
-    def survive(self, scenario: Scenario, *, acted: bool) -> list[Violation]:
-        """Start the daemon where the last one was killed, and say what does not hold then.
-
-        `acted`: it was killed during the scenario's act, and not in a recovery of somebody else's.
-        """
-        before = look(self.directory)
+    def recovered(self, scenario: Scenario, life: Life, before: World, *, acted: bool) -> Run:
+        """A daemon that has just been started moves everything on. `acted`: the last one was killed in the act."""
         certain = acted and scenario.certain and not scenario.again
-        with self._living(scenario, disturbed=scenario.lasting, sabotaged=True) as life:
-            stage = Stage(life.settings, life)
-            run = self._observe(life, life.until_ready, lambda world: _lacking(scenario, before, world, goal=certain))
-            self._shared.disturbed = False
-            if not run.violations and acted and scenario.again:
-                run = self._observe(
-                    life,
-                    lambda: asyncio.run(scenario.act(stage)),
-                    lambda world: _lacking(scenario, before, world, goal=True),
-                )
-            return run.violations or self._make_another(scenario, life, before)
+        return self.observe(life, life.until_ready, lambda world: lacking(scenario, before, world, goal=certain))
 
-    def _observe(self, life: Life, act: Callable[[], None], lacking: Callable[[World], list[Violation]]) -> Run:
-        """Act, wait until nothing is lacking any more, and note what became of it."""
+    def resumed(self, scenario: Scenario, life: Life, before: World, *, acted: bool) -> list[Violation]:
+        """What does not hold when life goes on after recovery: the act, once more, and whoever comes next."""
+        self.shared.disturbed = False
+        if acted and scenario.again:
+            stage = Stage(self.testbed, life)
+            run = self.observe(
+                life,
+                lambda: asyncio.run(scenario.act(stage)),
+                lambda world: lacking(scenario, before, world, goal=True),
+            )
+            if run.violations:
+                return run.violations
+        return self._make_another(scenario, life, before)
+
+    def observe(self, life: Life, act: Callable[[], None], missed: Callable[[World], list[Violation]]) -> Run:
+        """Act, wait until nothing is missed any more, and note what became of it."""
         run = Run()
         try:
             try:
                 act()
                 life.until(
-                    lambda: self._shared.idle and not lacking(look(self.directory)), "good end", self._settle_seconds
+                    lambda: self.shared.idle and not missed(self.testbed.look()), "good end", self._patience_seconds
                 )
             except LifeEnded:
                 life.until_ended()
@@ -138,67 +103,39 @@ class Theatre:
                 if not run.killed:
                     run.violations.append(Violation("daemon", "it ended by itself; see its log"))
         except (PatienceEnded, TimeoutError) as error:
-            run.violations += lacking(look(self.directory)) or [Violation("daemon", str(error))]
+            run.violations += missed(self.testbed.look()) or [Violation("daemon", str(error))]
         except (DaemonError, HostError) as error:
             run.violations.append(Violation("act", f"it failed: {error}"))
-        run.trace = self._shared.trace
+        run.trace = self.shared.trace
         return run
 
-    def _make_another(self, scenario: Scenario, life: Life, before: World) -> list[Violation]:
-        """A new session can be made wherever a GPU is free, and everything holds with it."""
-        at_rest, refusal = look(self.directory), None
-        try:
-            asyncio.run(life.call(sessions_create, CreateSession(user_id=NEWCOMER)))
-        except DaemonError as error:
-            refusal = error.code.value
-        except LifeEnded:
-            refusal = "the end of the daemon"
-        after = look(self.directory)
-        return liveness(at_rest, refusal, after) + _lacking(scenario, before, after, goal=False)
-
-    def _looked_at(self, scenario: Scenario, before: World, run: Run) -> Run:
+    def looked_at(self, scenario: Scenario, before: World, run: Run) -> Run:
         """What has to hold at the very moment of the crash."""
         if run.killed:
-            after = _tolerant(before, look(self.directory))
+            after = _tolerant(before, self.testbed.look())
             run.violations += at_any_moment(after) + between(before, after) + _spared(scenario, before, after)
         return run
 
-    def _restore(self, state: Path) -> World:
-        self._clear()
-        shutil.copytree(state, self.directory)
-        return look(self.directory)
-
-    def _clear(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.log.unlink(missing_ok=True)
-
-    def _living(
+    def living(
         self,
         scenario: Scenario,
-        target: str | None = None,
+        strikes: Strikes = nowhere,
         left: Callable[[], str] = str,
         *,
         armed: bool = False,
         disturbed: bool,
         sabotaged: bool,
     ) -> AbstractContextManager[Life]:
-        around = self._around(scenario, Points(self._shared, target, left), self._sabotage if sabotaged else None)
-        return living(self._settings(scenario), self._shared, around, self.log, armed=armed, disturbed=disturbed)
+        """A life that ends with the context, or where it is struck."""
+        self.lives += 1
+        around = self._around(scenario, Points(self.shared, strikes, left), self.sabotage if sabotaged else None)
+        return living(self.settings(scenario), self.shared, around, self.log, armed=armed, disturbed=disturbed)
 
-    def _around(self, scenario: Scenario, points: Points, sabotage: Sabotage | None) -> Callable[[Parts], Parts]:
-        def around(parts: Parts) -> Parts:
-            parts = disturbed(parts, scenario.faults, self._shared)
-            if sabotage is not None:
-                parts = altered(parts, sabotage.answers(self.directory))
-            return watched(parts, points, pace=_PACE)
-
-        return around
-
-    def _settings(self, scenario: Scenario) -> Settings:
-        """Those of `--simulate`, with intervals that never end: what happens is the act's doing, or an event's."""
+    def settings(self, scenario: Scenario) -> Settings:
+        """The testbed's, with intervals that never end: what happens is the act's doing, or an event's."""
         never = NEVER_SECONDS
         settings = changed(
-            simulated(Settings(), self.directory),
+            self.testbed.settings,
             ("gpus", "simulated_count", _GPUS),
             ("gpus", "poll_interval_seconds", never),
             ("gpus", "release_patience_seconds", 1.0),
@@ -209,8 +146,29 @@ class Theatre:
         )
         return changed(settings, *scenario.settings)
 
+    def _make_another(self, scenario: Scenario, life: Life, before: World) -> list[Violation]:
+        """A new session can be made wherever a GPU is free, and everything holds with it."""
+        at_rest, refusal = self.testbed.look(), None
+        try:
+            asyncio.run(life.call(sessions_create, CreateSession(user_id=NEWCOMER)))
+        except DaemonError as error:
+            refusal = error.code.value
+        except LifeEnded:
+            refusal = "the end of the daemon"
+        after = self.testbed.look()
+        return liveness(at_rest, refusal, after) + lacking(scenario, before, after, goal=False)
 
-def _lacking(scenario: Scenario, before: World, world: World, *, goal: bool) -> list[Violation]:
+    def _around(self, scenario: Scenario, points: Points, sabotage: Sabotage | None) -> Callable[[Parts], Parts]:
+        def around(parts: Parts) -> Parts:
+            parts = disturbed(parts, scenario.faults, self.shared)
+            if sabotage is not None:
+                parts = altered(parts, sabotage.answers(self.testbed.directory))
+            return watched(parts, points, pace=self.testbed.pace)
+
+        return around
+
+
+def lacking(scenario: Scenario, before: World, world: World, *, goal: bool) -> list[Violation]:
     """Everything that a world which has come to rest lacks."""
     world = _tolerant(before, world)
     found = settled(world) + between(before, world) + _spared(scenario, before, world)

@@ -9,11 +9,12 @@ from typing import cast
 
 import pytest
 
-from tests.crash import exploration
-from tests.crash.exploration import Explorer, State, Tally
+from tests.crash.exploration import Explorer
 from tests.crash.invariants import Violation
+from tests.crash.repertory import Repertory
 from tests.crash.scenarios import Scenario
-from tests.crash.stages import Run, Theatre
+from tests.crash.stages import Run
+from tests.crash.tallies import State, Tally
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +27,6 @@ class _Theatre:
     and some are not survived."""
 
     def __init__(self, root: Path, trace: Mapping[str, str], *, shy: str = "", fatal: str = "") -> None:
-        self.directory = self.log = root / "life"
         self.lives = 0
         self.restarts = 0
         self._trace = trace
@@ -54,14 +54,13 @@ class _Theatre:
     def set_up(self, _scenario: Scenario) -> None:
         self._at = ""
 
+    def said(self) -> str:
+        return ""
+
+    describe = said
+
     def keep(self, _kept: Path) -> None:
         """Nothing is there."""
-
-
-@pytest.fixture(autouse=True)
-def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no state whose signature could be taken."""
-    monkeypatch.setattr(exploration, "signature", lambda _: "")
 
 
 Recover = Callable[..., tuple[Tally, _Theatre]]
@@ -71,7 +70,7 @@ Recover = Callable[..., tuple[Tally, _Theatre]]
 def recover(tmp_path: Path) -> Recover:
     def recover(trace: Mapping[str, str], known: tuple[str, ...] = (), **other: str) -> tuple[Tally, _Theatre]:
         theatre = _Theatre(tmp_path, trace, **other)
-        explorer = Explorer(cast("Theatre", theatre), tmp_path, known)
+        explorer = Explorer(cast("Repertory", theatre), tmp_path, known)
         return explorer.recovery(SCENARIO, State("begin", tmp_path, "any", "a crash")), theatre
 
     return recover
@@ -108,7 +107,7 @@ def test_a_point_that_is_not_survived_is_a_failure(recover: Recover) -> None:
 
 def test_every_point_of_an_act_is_restarted(tmp_path: Path) -> None:
     theatre = _Theatre(tmp_path, {"a": "1", "b": "1"})
-    tally = Explorer(cast("Theatre", theatre), tmp_path).act(SCENARIO)
+    tally = Explorer(cast("Repertory", theatre), tmp_path).act(SCENARIO)
     # Both leave the same, and what becomes of the act is asked after each.
     assert (tally.points, tally.survived, tally.known, theatre.restarts) == (2, 2, 0, 2)
     assert [state.key for state in tally.states] == ["begin", "1"]

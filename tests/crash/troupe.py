@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.crash.exploration import Explorer, State, Tally
+from tests.crash.exploration import Explorer
+from tests.crash.repertory import Repertory
 from tests.crash.sabotages import SABOTAGES, Sabotage
 from tests.crash.scenarios import SCENARIOS
-from tests.crash.stages import Theatre
+from tests.crash.tallies import State, Tally
 
 __all__ = ["Troupe"]
 
@@ -99,9 +100,9 @@ def _timed(explore: Callable[[], Tally]) -> Tally:
     return tally
 
 
-def _theatre(root: Path, sabotage: Sabotage | None = None) -> Theatre:
+def _theatre(root: Path, sabotage: Sabotage | None = None) -> Repertory:
     # Short names: the daemon's socket lies there, and its path may have 107 characters.
-    return Theatre(root / f"p{os.getpid()}", sabotage)
+    return Repertory(root / f"p{os.getpid()}", sabotage)
 
 
 def _rehearse(root: Path) -> None:

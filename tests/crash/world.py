@@ -13,7 +13,10 @@ from uuid import UUID
 
 from medforged.domain.containers import container_name
 
-__all__ = ["Container", "Dataset", "Device", "Record", "World", "read_devices", "read_records", "rows"]
+__all__ = ["NOBODY", "Container", "Dataset", "Device", "Record", "World", "read_devices", "read_records", "rows"]
+
+# Whose workspaces and containers no record explains.
+NOBODY = UUID(int=9, version=4)
 
 _ACTIVE = frozenset({"starting", "running", "stopping"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -76,12 +79,14 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A workspace, and the names of its snapshots from the oldest. `files`: there is something in it."""
+    """A workspace, and the names of its snapshots from the oldest. `files`: there is something in it; `mounted`: it is
+    where its container looks for it."""
 
     name: str
     session_id: UUID | None
     snapshots: tuple[str, ...] = ()
     files: bool = False
+    mounted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

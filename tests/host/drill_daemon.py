@@ -38,7 +38,8 @@ Sections = Mapping[str, Mapping[str, object]]
 
 
 class DrillDaemon:
-    """`state` is its state directory; `settings` go on top of what every drill has, section by section."""
+    """`state` is its state directory; `settings` go on top of what every drill has, section by section. `config` is the
+    file that says them all."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class DrillDaemon:
         self._within = within
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        self._config = engine.directory / f"{self.instance}.toml"
+        self.config = engine.directory / f"{self.instance}.toml"
         prefix = f"172.28.{engine.next_number()}"
         basis: dict[str, dict[str, object]] = {
             "daemon": {
@@ -107,7 +108,7 @@ class DrillDaemon:
         lines = []
         for section, values in self.settings.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
-        self._config.write_text("\n".join(lines) + "\n")
+        self.config.write_text("\n".join(lines) + "\n")
 
     @property
     def pid(self) -> int:
@@ -121,7 +122,7 @@ class DrillDaemon:
     def launch(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.engine.enter, *self._within, _PROGRAM, "--config", self._config],
+                [*self.engine.enter, *self._within, _PROGRAM, "--config", self.config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -146,7 +147,7 @@ class DrillDaemon:
     def release(self) -> None:
         """Take its rules and network off the host; it has to be stopped."""
         done = subprocess.run(
-            [*self.engine.enter, _PROGRAM, "--config", self._config, "--release"],
+            [*self.engine.enter, _PROGRAM, "--config", self.config, "--release"],
             capture_output=True,
             text=True,
             check=False,
