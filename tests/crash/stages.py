@@ -74,8 +74,10 @@ class Theatre:
         certain = acted and scenario.certain and not scenario.again
         return self.observe(life, life.until_ready, lambda world: lacking(scenario, before, world, goal=certain))
 
-    def resumed(self, scenario: Scenario, life: Life, before: World, *, acted: bool) -> list[Violation]:
-        """What does not hold when life goes on after recovery: the act, once more, and whoever comes next."""
+    def resumed(
+        self, scenario: Scenario, life: Life, before: World, *, acted: bool, another: bool = True
+    ) -> list[Violation]:
+        """What does not hold when life goes on after recovery: the act, once more, and `another` session."""
         self.shared.disturbed = False
         if acted and scenario.again:
             stage = Stage(self.testbed, life)
@@ -86,7 +88,7 @@ class Theatre:
             )
             if run.violations:
                 return run.violations
-        return self._make_another(scenario, life, before)
+        return self._make_another(scenario, life, before) if another else []
 
     def observe(self, life: Life, act: Callable[[], None], missed: Callable[[World], list[Violation]]) -> Run:
         """Act, wait until nothing is missed any more, and note what became of it."""

@@ -108,6 +108,10 @@ def test_what_is_not_survived_is_not_counted(tmp_path: Path, capsys: pytest.Capt
     assert said.splitlines()[-1] == "crash points: 3/4 survived"
 
 
+def test_an_act_without_points_is_a_failure(tmp_path: Path) -> None:
+    assert _Tour(tmp_path, act=()).visit(Scenario("any")).failures
+
+
 def test_nothing_that_is_visited_is_no_success(tmp_path: Path) -> None:
     assert not go_round(_Tour(tmp_path), [])
 

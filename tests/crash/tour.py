@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from medforged.client import DaemonError
 from medforged.contract.gpus import GpuRef
 from medforged.contract.methods import gpus_enable, sessions_reconcile, sessions_stop
 from medforged.contract.sessions import ReconcileSessions, SessionRef
 from tests.crash.invariants import Violation
-from tests.crash.lives import Life
+from tests.crash.lives import Life, LifeEnded, PatienceEnded
 from tests.crash.points import Strikes, at
 from tests.crash.sabotages import Sabotage
 from tests.crash.scenarios import BYSTANDER, Scenario, Stage
@@ -71,6 +72,8 @@ class Tour(Theatre):
         if run.killed:
             while not visit.failures and self._crash(scenario, visit, self._new_in_act).killed:
                 pass
+        elif not run.trace:
+            self._failed(visit.act, "without a crash", [Violation("act", "it meets no point at which to be killed")])
         elif not visit.failures:
             middle = list(run.trace)[len(run.trace) // 2]
             if not self._crash(scenario, visit, at(middle)).killed:
@@ -104,7 +107,8 @@ class Tour(Theatre):
         visit.act.met.add(where)
         violations, again = run.violations, list[str]()
         if not violations:
-            violations, again = self._survive(scenario)
+            # Whether another session can be made, all further ones tell by the sessions of the next act.
+            violations, again = self._survive(scenario, another=visit.act.points == 1)
             visit.recovery.points += len(again)
             visit.recovery.met.update(again)
         if violations:
@@ -119,7 +123,10 @@ class Tour(Theatre):
         sabotaged = self.sabotage is not None and not self.sabotage.recovery_only
         missed = partial(lacking, scenario, goal=True)
         with self.living(scenario, strikes, disturbed=False, sabotaged=sabotaged) as life:
-            self.prepare(scenario, life)
+            try:
+                self.prepare(scenario, life)
+            except (DaemonError, LifeEnded, PatienceEnded, TimeoutError) as error:
+                return Run(violations=[Violation("liveness", f"nothing can be begun any more: {error!r}")])
             before = self.testbed.look()
             if scenario.away is None:
                 self.shared.disturbed = self.shared.armed = True
@@ -131,7 +138,7 @@ class Tour(Theatre):
             run = self.observe(life, life.until_ready, lambda world: missed(before, world))
         return self.looked_at(scenario, before, run)
 
-    def _survive(self, scenario: Scenario) -> tuple[list[Violation], list[str]]:
+    def _survive(self, scenario: Scenario, *, another: bool) -> tuple[list[Violation], list[str]]:
         """Start daemons until one is not killed in recovery; what does not hold, and where the others were."""
         before, again = self.testbed.look(), list[str]()
         while True:
@@ -141,7 +148,8 @@ class Tour(Theatre):
                 run = self.recovered(scenario, life, before, acted=True)
                 self.shared.armed = False
                 if not run.killed:
-                    return run.violations or self.resumed(scenario, life, before, acted=True), again
+                    violations = run.violations or self.resumed(scenario, life, before, acted=True, another=another)
+                    return violations, again
             again.append(_last(run))
             self._killed_in_recoveries.add(kind(again[-1]))
             run = self.looked_at(scenario, before, run)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import signal
 import sys
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def main() -> int:
     testbed = RealTestbed(load_settings(arguments.config, {}))
     sabotage = next((sabotage for sabotage in SABOTAGES if sabotage.name == arguments.control), None)
     tour = Tour(testbed, arguments.config.with_suffix(".crash.log"), sabotage)
+    # From here on it ends as it does by itself, and clears away what it has made; a daemon has a handler of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     testbed.clear()
     rehearse(tour.settings(SCENARIOS[0]))
     gc.collect()

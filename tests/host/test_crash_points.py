@@ -38,8 +38,8 @@ def _crash(daemon: DrillDaemon, *arguments: str, seconds: int) -> tuple[int, lis
     try:
         output, _ = program.communicate(timeout=seconds)
     finally:
-        # Its daemons die with it; the containers and the rest go with the drill's daemon.
-        program.kill()
+        # Its daemons die with it; what it leaves goes with the drill's daemon.
+        program.terminate()
         program.wait()
     print(output)
     return program.returncode, output.splitlines()
