@@ -32,8 +32,9 @@ MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="medforge"'
 _BASE = "https://medforge.dev/problems/"
 
-# Types other than http/<status>: title, and code where it is not the last part of the type.
+# Where the status does not say it: title, and code where it is not the last part of the type.
 _TITLES = {
+    "http/413": "Content Too Large",  # RFC 9110's name; Python's is another in every second release
     "validation/request": "Request Validation Failed",
     "rate-limit/exceeded": "Rate Limit Exceeded",
     "pagination/invalid-limit": "Invalid Limit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,10 +62,12 @@ def mount(app: web.Application, routes: Iterable[Route], access: Access) -> None
     """Register every route behind the checks that the table asks for. GET answers HEAD too, every path OPTIONS."""
     verbs: dict[str, list[str]] = {}
     for route in routes:
+        # What stands in an id's place is the handler's to judge, whatever characters it has.
+        path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", route.path)
         handler = access.guard(route.handler, route.who, changes=route.changes, scope=route.scope)
         for verb in ("GET", "HEAD") if route.verb == "GET" else (route.verb,):
-            app.router.add_route(verb, route.path, handler)
-            verbs.setdefault(route.path, []).append(verb)
+            app.router.add_route(verb, path, handler)
+            verbs.setdefault(path, []).append(verb)
     for path, known in verbs.items():
         app.router.add_route("OPTIONS", path, access.guard(_options([*known, "OPTIONS"]), Who.ANYONE, changes=False))
 

@@ -98,6 +98,18 @@ async def test_malformed_json(api: Api, body: bytes) -> None:
     assert told["errors"][0]["loc"][0] == "body"
 
 
+@pytest.mark.parametrize("text", ["\\ud800", "\\udfff\\ud800", "\\u0000", "\\ud83d\\ude00", "x" * 1000, "\xed\xa0\x80"])
+@pytest.mark.parametrize("name", ["email", "password"])
+@pytest.mark.parametrize("path", [LOGIN, "/api/v1/auth/signup"])
+async def test_text_that_is_no_text(api: Api, path: str, name: str, text: str) -> None:
+    fields = {"email": "a@example.org", "password": "correct horse", name: text + "@example.org"}
+    body = "{" + ",".join(f'"{key}":"{value}"' for key, value in fields.items()) + "}"
+    answer = await api.post(path, data=body.encode("latin-1"), headers={"Content-Type": "application/json"})
+    assert answer.status in (201, 401, 422), answer.body
+    if answer.status != 201:
+        check_problem(answer, answer.status, path)
+
+
 async def test_wrong_content_type(api: Api) -> None:
     check_problem(await api.post(LOGIN, data={"email": "a@example.org", "password": "x" * 8}), 415, LOGIN)
     check_problem(await api.post(LOGIN, data=b"{}", headers={"Content-Type": "text/plain"}), 415, LOGIN)
@@ -136,6 +148,9 @@ async def test_an_unknown_expectation(api: Api, path: str) -> None:
     [
         b"nonsense\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
+        b"BREW /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"get /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: tea\r\n\r\n",
         b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

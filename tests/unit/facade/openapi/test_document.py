@@ -12,24 +12,17 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from facade.middleware.access import Who
 from facade.openapi.document import document
-from facade.routes import Handlers, table
 from facade.routing import Route
+from tests.fakes.handlers import named_routes
 
 pytestmark = pytest.mark.unit
 
 Json = dict[str, Any]
 
 
-class Named:
-    """Any handler, by its name."""
-
-    def __getattr__(self, name: str) -> Any:
-        return name
-
-
 @pytest.fixture(scope="module")
 def routes() -> tuple[Route, ...]:
-    return table(Handlers(**dict.fromkeys(Handlers.__dataclass_fields__, cast("Any", Named()))))
+    return named_routes()
 
 
 @pytest.fixture

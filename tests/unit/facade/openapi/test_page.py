@@ -6,14 +6,13 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from facade.openapi.document import document
 from facade.openapi.page import CONTENT_SECURITY_POLICY, page
-from facade.routes import Handlers, table
-from tests.unit.facade.openapi.test_document import Named
+from tests.fakes.handlers import named_routes
 
 pytestmark = pytest.mark.unit
 
@@ -47,8 +46,7 @@ class Reader(HTMLParser):
 
 
 def made() -> tuple[dict[str, Any], str]:
-    named = cast("Any", Named())
-    told = document(table(Handlers(**dict.fromkeys(Handlers.__dataclass_fields__, named))), version="1.2.3")
+    told = document(named_routes(), version="1.2.3")
     return told, page(told)
 
 
