@@ -16,12 +16,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def routes() -> dict[tuple[str, str], Route]:
-<<<<<<< HEAD
-    named = cast("Any", Named())
-    routes = table(Handlers(auth=named, api_tokens=named, sessions=named, proxy=named, health=named, openapi=named))
-=======
     routes = named_routes()
->>>>>>> 2317857 (facade: every route against every caller and every fault, written down in a table)
     assert len({(route.verb, route.path) for route in routes}) == len(routes)
     return {(route.verb, route.path): route for route in routes}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tests.fakes.clock import SetClock
 from tests.fakes.daemon import FakeDaemon, fake_daemon, make_session
 from tests.integration.facade.conformance.expectations import COLUMNS, Expected
 from tests.integration.facade.conformance.judging import Judge
-from tests.integration.facade.conformance.recipes import RECIPES, Recipe, World
+from tests.integration.facade.conformance.recipes import RECIPES, SCOPES, Caller, Recipe, World
 from tests.integration.facade.conformance.variants import BODY_MAX_BYTES, Sent, variants
 from tests.integration.facade.conftest import Answer, Api, Person, eventually
 
@@ -38,36 +38,56 @@ class Stage:
     judge: Judge
 
     async def world(self, caller: str, recipe: Recipe) -> World:
-        """New people and a new session."""
+        """New people and new things of theirs."""
         owner = await self.api.person()
         session = await self._running(owner) if recipe.session else None
-        who: Person | None = owner
+        api_token = (await self._api_token(owner, SCOPES))["api_token"]["id"] if recipe.api_token else None
+        return World(owner, await self._caller(caller, owner, recipe), session, api_token)
+
+    async def _caller(self, caller: str, owner: Person, recipe: Recipe) -> Caller:
         match caller:
             case "anonymous":
-                who = None
-            case "other":
-                who = await self.api.person()
-            case "admin":
-                who = await self.api.person(admin=True)
+                return Caller()
+            case "other" | "admin":
+                return Caller((await self.api.person(admin=caller == "admin")).token)
             case "expired":
                 self.clock.advance(days=31)
             case "revoked":
                 assert (await self.api.post("/api/v1/auth/logout", token=owner.token)).status == 200
-        return World(owner, who, session)
+            case "token":
+                return Caller(bearer=(await self._api_token(owner, SCOPES))["token"])
+            case "scopeless" | "stale" | "dead":
+                lacking = [scope for scope in SCOPES if caller != "scopeless" or scope != recipe.scope]
+                made = await self._api_token(owner, lacking)
+                if caller == "stale":
+                    self.clock.advance(days=2)
+                if caller == "dead":
+                    path = f"/api/v1/me/tokens/{made['api_token']['id']}"
+                    assert (await self.api.request("DELETE", path, token=owner.token)).status == 200
+                return Caller(owner.token, made["token"])
+        return Caller(owner.token)
+
+    async def _api_token(self, owner: Person, scopes: Iterable[str]) -> dict[str, Any]:
+        wanted = {"name": "script", "scopes": list(scopes), "expires_in_days": 1}
+        answer = await self.api.post("/api/v1/me/tokens", token=owner.token, json=wanted)
+        assert answer.status == 201, answer.body
+        made: dict[str, Any] = answer.data
+        return made
 
     async def _running(self, owner: Person) -> Session:
         session = await self.daemon.put(make_session(owner.user_id, gpu_id=len(self.daemon.sessions)))
         await eventually(lambda: self.api.facade.registry.by_id(session.id) is not None)
         return session
 
-    async def ask(self, sent: Sent, caller: Person | None) -> Answer:
+    async def ask(self, sent: Sent, caller: Caller) -> Answer:
+        bearer = [("Authorization", f"Bearer {caller.bearer}")] if caller.bearer else []
         return await self.api.request(
             sent.verb,
             f"{sent.path}?{sent.query}" if sent.query else sent.path,
             host=sent.host,
-            headers=list(sent.headers),
+            headers=[*sent.headers, *bearer],
             data=sent.body,
-            token=caller.token if caller else None,
+            token=caller.cookie,
             skip_auto_headers=["Content-Type"],
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 TABLE = Path(__file__).with_name("table.txt")
 PROBLEMS = "https://medforge.dev/problems/"
 
-CALLERS = ("anonymous", "user", "other", "admin", "expired", "revoked")
+CALLERS = ("anonymous", "user", "other", "admin", "expired", "revoked", "token", "scopeless", "stale", "dead")
 COLUMNS = [
     "good",
     "absent",
@@ -76,6 +76,11 @@ def _invalid(*kinds: str) -> Refusal:
     )
 
 
+def _without(scope: str) -> Refusal:
+    challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+    return _plain(403, "Forbidden", f"The API token lacks the scope {scope}.", WWW_Authenticate=challenge)
+
+
 _CHALLENGE = 'Bearer realm="medforge"'
 
 LEGEND = {
@@ -94,6 +99,13 @@ LEGEND = {
         "The cursor is not one that this listing has given out.",
     ),
     "401": _plain(401, "Unauthorized", "Authentication required.", WWW_Authenticate=_CHALLENGE),
+    "401t": _plain(401, "Unauthorized", "The API token is not valid.", WWW_Authenticate='Bearer error="invalid_token"'),
+    "403n": _plain(
+        403, "Forbidden", "API tokens cannot be used here.", WWW_Authenticate='Bearer error="insufficient_scope"'
+    ),
+    "403ar": _without("account:read"),
+    "403sr": _without("sessions:read"),
+    "403sw": _without("sessions:write"),
     "403o": _plain(403, "Forbidden", "Request origin is not allowed."),
     "403d": _plain(403, "Forbidden", "Session access denied."),
     "403a": Refusal(
@@ -105,6 +117,7 @@ LEGEND = {
     ),
     "404": _plain(404, "Not Found", "Resource not found."),
     "404s": _plain(404, "Not Found", "Session not found."),
+    "404t": _plain(404, "Not Found", "API token not found."),
     "404p": _plain(404, "Not Found", "Pack not found."),
     "405": _plain(405, "Method Not Allowed", "This method is not allowed here."),
     # The title is RFC 9110's name of the status, whatever name the runtime's library gives it.
@@ -140,16 +153,16 @@ def read(text: str) -> dict[tuple[str, str], Expected]:
         if block[1].replace("|", " ").split() != COLUMNS:
             raise ValueError(f"{verb} {path}: the columns are others")
         cells: dict[tuple[str, str], str] = {}
+        told_callers: list[str] = []
         for line in block[2:]:
-            caller, *row = line.replace("|", " ").split()
-            for column, cell in zip(COLUMNS, row, strict=True):
-                if (caller, column) in cells:
-                    raise ValueError(f"{verb} {path}: {caller} is told twice")
-                if cell not in LEGEND and cell != "-" and not cell.isdigit():
-                    raise ValueError(f"{verb} {path}: {cell} has no meaning")
-                cells[caller, column] = cell
-        if {caller for caller, _ in cells} != set(CALLERS):
-            raise ValueError(f"{verb} {path}: not all callers, or others")
+            names, *row = line.replace("|", " ").split()
+            for caller in CALLERS if names == "everybody" else names.split(","):
+                cells |= {(caller, column): cell for column, cell in zip(COLUMNS, row, strict=True)}
+                told_callers.append(caller)
+        if sorted(told_callers) != sorted(CALLERS):
+            raise ValueError(f"{verb} {path}: not every caller once")
+        if unknown := {cell for cell in cells.values() if cell not in LEGEND and cell != "-" and not cell.isdigit()}:
+            raise ValueError(f"{verb} {path}: {unknown} have no meaning")
         if (verb, path) in found:
             raise ValueError(f"{verb} {path} is told twice")
         headers = frozenset(filter(None, told.get("headers", "").split(",")))

@@ -10,26 +10,44 @@ from uuid import UUID, uuid4
 from medforged.contract.sessions import Session
 from tests.integration.facade.conftest import PASSWORD, SITE, Person
 
-__all__ = ["RECIPES", "Recipe", "World"]
+__all__ = ["RECIPES", "SCOPES", "Caller", "Recipe", "World"]
+
+SCOPES = ("account:read", "sessions:read", "sessions:write")
 
 ABSENT = UUID(int=0xABCD)
 
 
 @dataclass(frozen=True)
+class Caller:
+    """What a request carries to say who is asking."""
+
+    cookie: str | None = None
+    bearer: str | None = None
+
+
+@dataclass(frozen=True)
 class World:
-    """Who there is in one request's world: the caller (None: nobody is signed in), and the owner of the session."""
+    """Who and what there is in one request's world; the owner has the session and the API token."""
 
     owner: Person
-    caller: Person | None
-    session: Session | None
+    caller: Caller
+    session: Session | None = None
+    api_token: str | None = None
+    """Its id."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`session`: the owner has a running one. `wrong`: by field, values of other types. `path` takes an id's place."""
+    """`session`: the owner has a running one. `api_token`: they have one that is not the caller's.
+
+    `wrong`: by field, values of other types or beyond their bounds.
+    """
 
     body: Callable[[World], dict[str, Any]] | None = None
     session: bool = False
+    api_token: bool = False
+    scope: str | None = None
+    """What an API token needs."""
     wrong: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     bad_filters: tuple[str, ...] = ()
     path: Callable[[World], str] | None = None
@@ -42,7 +60,6 @@ class Recipe:
 
 
 NOT_TEXT: tuple[Any, ...] = (7, True, None, [], {}, ["a"])
-_NEW = {"email": lambda: f"{uuid4().hex}@example.org"}
 
 
 def _of_session(**more: Any) -> Recipe:
@@ -83,14 +100,32 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         absent=lambda _world: Recipe(host=lambda _: f"s-zzzzzzzz.{SITE}"),
         elsewhere=SITE,
     ),
-    ("GET", "/api/v1/me"): Recipe(),
+    ("GET", "/api/v1/me"): Recipe(scope="account:read"),
+    ("GET", "/api/v1/me/tokens"): Recipe(api_token=True),
+    ("POST", "/api/v1/me/tokens"): Recipe(
+        body=lambda _world: {"name": "nightly", "scopes": ["sessions:read"], "expires_in_days": 30},
+        wrong={
+            "name": (*NOT_TEXT, "", "x" * 101, "\n"),
+            "scopes": ("sessions:read", None, {}, [], [7], ["sessions"], ["sessions:read"] * 6),
+            "expires_in_days": ("7", None, [], 0, -1, 367, 1.5, 10**30),
+        },
+    ),
+    ("DELETE", "/api/v1/me/tokens/{id}"): Recipe(
+        body=lambda _world: {},
+        api_token=True,
+        path=lambda world: str(world.api_token),
+        absent=lambda _world: Recipe(body=lambda _: {}, path=lambda _: str(ABSENT)),
+    ),
     ("POST", "/api/v1/sessions"): Recipe(
+        scope="sessions:write",
         body=lambda _world: {"tier": "public"},
         wrong={"tier": (7, None, "secret", [], {}), "pack_id": (7, True, "x", [], {})},
         absent=lambda _world: Recipe(body=lambda _: {"pack_id": str(ABSENT)}),
     ),
-    ("GET", "/api/v1/sessions"): Recipe(session=True, bad_filters=("status=nope", "status=running,nope")),
-    ("GET", "/api/v1/sessions/current"): Recipe(session=True),
-    ("GET", "/api/v1/sessions/{id}"): _of_session(),
-    ("POST", "/api/v1/sessions/{id}/stop"): _of_session(body=lambda _world: {}),
+    ("GET", "/api/v1/sessions"): Recipe(
+        scope="sessions:read", session=True, bad_filters=("status=nope", "status=running,nope")
+    ),
+    ("GET", "/api/v1/sessions/current"): Recipe(scope="sessions:read", session=True),
+    ("GET", "/api/v1/sessions/{id}"): _of_session(scope="sessions:read"),
+    ("POST", "/api/v1/sessions/{id}/stop"): _of_session(scope="sessions:write", body=lambda _world: {}),
 }

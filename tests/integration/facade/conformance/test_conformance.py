@@ -10,6 +10,7 @@ import pytest
 
 import facade.bootstrap
 import facade.routes
+from facade.auth.principals import Scope
 from facade.middleware.access import Who
 from facade.routing import Route
 from tests.fakes.handlers import named_routes
@@ -43,7 +44,7 @@ async def test_row(shared: Stage, where: tuple[str, str], caller: str) -> None:
     assert await shared.faults(where, caller, EXPECTED[where], every=every) == []
 
 
-@pytest.mark.parametrize("caller", ["anonymous", "user", "other"])
+@pytest.mark.parametrize("caller", ["anonymous", "user", "other", "token"])
 @pytest.mark.parametrize("where", [where for where in EXPECTED if where[0] == "GET"], ids=" ".join)
 async def test_head_is_get_without_a_body(shared: Stage, where: tuple[str, str], caller: str) -> None:
     world = await shared.world(caller, RECIPES[where])
@@ -64,7 +65,7 @@ async def test_options(shared: Stage, where: tuple[str, str]) -> None:
     sent = replace(good(*where, RECIPES[where], world), verb="OPTIONS", headers=(), body=None)
     evil = sent.told(("Origin", "https://evil.example"), ("Access-Control-Request-Method", where[0]))
     for request in (sent, evil):
-        answer = await shared.ask(request, None)
+        answer = await shared.ask(request, world.caller)
         if where[1].endswith("/session-proxy"):
             assert answer.status == 404  # under a session's host name there is no API but this one question
         else:
@@ -82,6 +83,8 @@ class Sabotage:
 
 SABOTAGES = {
     "anyone may call": Sabotage(lambda route: replace(route, who=Who.ANYONE), "anonymous"),
+    "an API token may call": Sabotage(lambda route: replace(route, scope=Scope.ACCOUNT_READ), "token"),
+    "a token needs another scope": Sabotage(lambda route: replace(route, scope=Scope.ADMIN_READ), "token"),
     "no admin is needed": Sabotage(lambda route: replace(route, who=Who.SIGNED_IN), "user"),
     "other origins may change things": Sabotage(lambda route: replace(route, changes=False), "user"),
 }
@@ -95,6 +98,8 @@ def sabotaged() -> list[tuple[str, tuple[str, str]]]:
         for where, route in ROUTES.items()
         if sabotage.change(route) != route
         and not (name == "anyone may call" and route.who is Who.CADDY)  # the handler itself decides there
+        and not (name.startswith("a") and "token" in name and route.who in (Who.ANYONE, Who.CADDY))
+        and not (name == "an API token may call" and route.scope is not None)
         and not (name == "no admin is needed" and route.who is not Who.ADMIN)
     ]
 
