@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -73,10 +74,10 @@ def await_socket(process: subprocess.Popen[bytes], path: Path, log: Path) -> Non
     raise AssertionError(f"no daemon at {path}:\n{log.read_text()}")
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
-    process = start_daemon(tmp_path, "--simulate", str(tmp_path))
-    running = DaemonProcess(process, tmp_path, tmp_path / "daemon.log")
+@contextlib.contextmanager
+def running_in(directory: Path) -> Iterator[DaemonProcess]:
+    process = start_daemon(directory, "--simulate", str(directory))
+    running = DaemonProcess(process, directory, directory / "daemon.log")
     try:
         await_socket(process, running.socket, running.log)
         yield running
@@ -84,3 +85,16 @@ def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
         if process.poll() is None:
             process.kill()
         process.wait(10)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    with running_in(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """For tests that ask for nothing that changes it."""
+    with running_in(tmp_path_factory.mktemp("shared")) as running:
+        yield running

@@ -139,12 +139,12 @@ async def test_refusals_have_their_codes(daemon: DaemonProcess) -> None:
         (b"\x00" * 100, "malformed"),
     ],
 )
-def test_malformed_parameters_are_refused_by_name(daemon: DaemonProcess, body: bytes, told: str) -> None:
-    status, answer = parsed(daemon.raw(post("sessions.create", body)))
+def test_malformed_parameters_are_refused_by_name(shared_daemon: DaemonProcess, body: bytes, told: str) -> None:
+    status, answer = parsed(shared_daemon.raw(post("sessions.create", body)))
     assert (status, answer["code"]) == (400, "bad_request")
     assert told in str(answer["message"])
     assert answer["correlation_id"]
-    assert "Traceback" not in daemon.log.read_text()
+    assert "Traceback" not in shared_daemon.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -161,23 +161,23 @@ def test_malformed_parameters_are_refused_by_name(daemon: DaemonProcess, body: b
     ],
 )
 def test_requests_that_fit_no_method_are_refused(
-    daemon: DaemonProcess, request_bytes: bytes, status: int, code: str
+    shared_daemon: DaemonProcess, request_bytes: bytes, status: int, code: str
 ) -> None:
-    answered, body = parsed(daemon.raw(request_bytes))
+    answered, body = parsed(shared_daemon.raw(request_bytes))
     assert (answered, body["code"]) == (status, code)
     assert body["message"]
 
 
-def test_bytes_that_are_no_http_do_not_disturb_anybody(daemon: DaemonProcess) -> None:
+def test_bytes_that_are_no_http_do_not_disturb_anybody(shared_daemon: DaemonProcess) -> None:
     for junk in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"\xff" * 5000 + b"\r\n\r\n"):
-        daemon.raw(junk)
-    assert parsed(daemon.raw(post("daemon.health", b"{}")))[0] == 200
+        shared_daemon.raw(junk)
+    assert parsed(shared_daemon.raw(post("daemon.health", b"{}")))[0] == 200
 
 
-def test_correlation_ids_are_taken_when_well_formed(daemon: DaemonProcess) -> None:
-    _, told = parsed(daemon.raw(post("sessions.get", b"{}", "X-Correlation-ID: abc-123")))
+def test_correlation_ids_are_taken_when_well_formed(shared_daemon: DaemonProcess) -> None:
+    _, told = parsed(shared_daemon.raw(post("sessions.get", b"{}", "X-Correlation-ID: abc-123")))
     assert told["correlation_id"] == "abc-123"
-    _, told = parsed(daemon.raw(post("sessions.get", b"{}", "X-Correlation-ID: a b;c")))
+    _, told = parsed(shared_daemon.raw(post("sessions.get", b"{}", "X-Correlation-ID: a b;c")))
     assert told["correlation_id"] != "a b;c"
     assert UUID(str(told["correlation_id"]))
 
