@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.program import Medforgectl
+from tests.integration.cli.program import Medforgectl, loaded
 from tests.integration.cli.scripted import ScriptedDaemon
+from tests.integration.cli.warm import Warm
 
 
 @pytest.fixture
@@ -27,6 +28,12 @@ def daemon(socket_path: Path) -> Iterator[ScriptedDaemon]:
     scripted.close()
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    with loaded() as warm:
+        yield warm
+
+
 @pytest.fixture
-def medforgectl(socket_path: Path) -> Medforgectl:
-    return Medforgectl(socket_path)
+def medforgectl(socket_path: Path, warm: Warm) -> Medforgectl:
+    return Medforgectl(socket_path, warm)

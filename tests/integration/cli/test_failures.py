@@ -68,6 +68,8 @@ def test_a_socket_that_may_not_be_opened(daemon: ScriptedDaemon, medforgectl: Me
 
 @pytest.mark.parametrize("code", [code for code in ErrorCode if code is not ErrorCode.UNREACHABLE])
 def test_every_refusal(daemon: ScriptedDaemon, medforgectl: Medforgectl, code: ErrorCode) -> None:
+    if code is ErrorCode.SHUTTING_DOWN:
+        medforgectl.be_impatient()
     daemon.refuse("daemon.status", code, "cannot do it:\n the \x1b[31mreason")
     done = medforgectl("status")
     assert (done.returncode, done.stdout) == (EXIT_CODES[code], "")

@@ -41,6 +41,12 @@ def socket_path(socket_path: Path) -> Iterator[Path]:
             process.communicate(timeout=20)
 
 
+@pytest.fixture
+def medforgectl(socket_path: Path) -> Medforgectl:
+    """Started for every call, from nothing."""
+    return Medforgectl(socket_path)
+
+
 def create(socket: Path) -> Session:
     async def work() -> Session:
         async with DaemonClient(socket) as client:

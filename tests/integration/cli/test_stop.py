@@ -92,6 +92,7 @@ def test_nothing_is_stopped_when_one_does_not_exist(daemon: ScriptedDaemon, medf
 def test_one_that_cannot_be_asked_does_not_keep_the_others(daemon: ScriptedDaemon, medforgectl: Medforgectl) -> None:
     both = [daemon.add() for _ in range(2)]
     daemon.refuse("sessions.stop", ErrorCode.SHUTTING_DOWN, "the daemon is stopping; try again")
+    medforgectl.be_impatient()
     done = medforgectl("sessions", "stop", "--all")
     assert (done.returncode, done.stderr) == (75, "medforgectl: the daemon is stopping; try again\n")
     assert {call.params.session_id for call in daemon.called("sessions.stop")} == {session.id for session in both}
