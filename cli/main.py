@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -71,13 +73,18 @@ for command in (status, gpus, sessions, reconcile, cleanup, completion):
     medforgectl.add_command(command)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run medforgectl with the arguments of the process, and end the process."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its escape, never a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run())
+    code = run()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # what could not be written, `run` has told or has no reader any more
+            stream.flush()
+    # Nothing is left to be done, and to take apart all that was loaded takes a fifth of the time of most commands.
+    os._exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -94,8 +101,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except (_ReaderGone, BrokenPipeError):
-        # The interpreter flushes stdout once more as it ends, and must find it open.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception:  # noqa: BLE001 - the edge of the program: what nobody foresaw has an exit code of its own
         traceback.print_exc()

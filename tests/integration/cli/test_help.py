@@ -81,9 +81,8 @@ def test_the_default_socket_is_the_clients(medforgectl: Medforgectl) -> None:
 
 
 def test_help_loads_neither_the_client_nor_the_tables(medforgectl: Medforgectl) -> None:
-    program = medforgectl.argv[2]
     medforgectl.argv[2] = (
-        f"import sys, atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {program}"
+        "import sys; from cli.main import run; code = run(); print(*sys.modules, file=sys.stderr); sys.exit(code)"
     )
     loaded = set(medforgectl("--help").stderr.split())
     assert {"click", "cli.main"} <= loaded

@@ -14,10 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 __all__ = ["Warm"]
 
@@ -80,7 +80,7 @@ def _serve() -> None:
         if child == 0:
             calls.close()
             _become(json.loads(text), streams)
-            _end(main)
+            main()
         for stream in streams:
             os.close(stream)
         calls.send(str(os.waitpid(child, 0)[1]).encode())
@@ -94,17 +94,6 @@ def _become(call: dict[str, Any], streams: list[int]) -> None:
     os.environ.update(call["environment"])
     os.chdir(call["folder"])
     sys.argv[1:] = call["arguments"]
-
-
-def _end(main: Callable[[], object]) -> NoReturn:
-    try:
-        main()
-    except SystemExit as end:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # As Python ends, without taking the whole program apart: that takes longer than most calls.
-        os._exit(end.code if isinstance(end.code, int) else 1)
-    os._exit(70)
 
 
 if __name__ == "__main__":
