@@ -119,7 +119,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     attempts_per_address: Limit = 300
     """Attempts from one address."""
     attempts_per_network: Limit = 1200
-    """Attempts from one network."""
+    """Attempts from one network; those of browsers and users who are known are counted apart, up to the same."""
     attempts_per_device: Limit = 60
     """Attempts of a browser at an account that it has signed in to before, and of a signed-in user who changes e-mail
     or password; not counted by address."""

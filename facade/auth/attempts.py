@@ -1,8 +1,9 @@
 """Owns how often somebody may try to sign up, to sign in, or a password: what each attempt is charged to.
 
 Strangers are charged by address and by account. A browser that has signed in to the account before is charged by its
-device cookie alone, so that no stranger, of the same address or of another, keeps it out. Known and unknown accounts
-are treated alike.
+device cookie, so that no stranger, of the same address or of another, keeps it out; only all such browsers of a network
+together have a limit again, which it takes an account's right password to use up. Known and unknown accounts are
+treated alike.
 """
 
 from __future__ import annotations
@@ -93,13 +94,15 @@ class Attempts:
         if device is None:
             guess.charge(*self.of_stranger(request, email))
         else:
-            guess.charge((Rule.DEVICE_ATTEMPTS, device.id), (Rule.DEVICE_FAILURES, device.id))
+            known = (Rule.KNOWN_ATTEMPTS, self._addresses.of(request).network)
+            guess.charge((Rule.DEVICE_ATTEMPTS, device.id), (Rule.DEVICE_FAILURES, device.id), known)
         return guess
 
     def confirm(self, request: web.Request, user_id: UUID) -> Guess:
         """The current password, told by somebody who is signed in already."""
         guess = Guess(self, request)
-        guess.charge((Rule.USER_ATTEMPTS, user_id.bytes), (Rule.USER_FAILURES, user_id.bytes))
+        known = (Rule.KNOWN_ATTEMPTS, self._addresses.of(request).network)
+        guess.charge((Rule.USER_ATTEMPTS, user_id.bytes), (Rule.USER_FAILURES, user_id.bytes), known)
         return guess
 
     def make_token(self, request: web.Request, user_id: UUID) -> None:

@@ -32,7 +32,9 @@ class Rule(IntEnum):
     """Attempts of somebody who is signed in at the current password."""
     NETWORK_SIGNUPS = 8
     """New accounts from one network."""
-    USER_TOKENS = 9
+    KNOWN_ATTEMPTS = 9
+    """Attempts of devices and of signed-in users from one network, so that no crowd of accounts keeps hashing."""
+    USER_TOKENS = 10
     """API tokens that a user makes."""
 
 
@@ -48,6 +50,7 @@ def windows(settings: Settings) -> Mapping[Rule, Window]:
         Rule.DEVICE_FAILURES:  Window(settings.failures_per_device,  settings.failures_window_seconds),
         Rule.USER_FAILURES:    Window(settings.failures_per_device,  settings.failures_window_seconds),
         Rule.USER_ATTEMPTS:    Window(settings.attempts_per_device,  settings.attempts_window_seconds),
+        Rule.KNOWN_ATTEMPTS:   Window(settings.attempts_per_network, settings.attempts_window_seconds),
         Rule.NETWORK_SIGNUPS:  Window(settings.signups_per_network,  settings.signups_window_seconds),
         Rule.USER_TOKENS:      Window(settings.tokens_per_user,      settings.tokens_window_seconds),
     }

@@ -42,10 +42,12 @@ _COUNTER = struct.Struct(f"<{_TAG_BYTES}sI2x{COUNTS}H")
 _SET_BYTES = _COUNTER.size * WAYS
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _EMPTY = bytes(_TAG_BYTES)
-# Another worker holds a set for some microseconds. One that is stopped while it does is not waited for much longer:
-# a count that is lost is better than a facade that stands still.
-_LOCK_SECONDS = 0.05
+# Another worker holds a set for some microseconds, or for as long as a busy machine does not let it run. One that is
+# stopped meanwhile is not waited for longer than this, and then not again for a while: a count that is lost is better
+# than a facade that stands still.
+_LOCK_SECONDS = 1.0
 _LOCK_RETRY_SECONDS = 0.0005
+_STUCK_SECONDS = 60.0
 
 
 class TableMismatch(Exception):
@@ -87,7 +89,8 @@ class SharedTable:
         self._sets = sets
         self._salt = salt
         self._memory = memory
-        self._stuck = False
+        # Sets that were not let go, and until when they are not waited for.
+        self._stuck: dict[int, float] = {}
 
     @classmethod
     def create(cls, regions: int, *, sets: int = _SETS) -> SharedTable:
@@ -167,18 +170,20 @@ class SharedTable:
                 fcntl.lockf(self.fd, fcntl.LOCK_UN, _SET_BYTES, at)
 
     def _lock(self, at: int) -> bool:
-        deadline = time.monotonic() + _LOCK_SECONDS
+        began = time.monotonic()
+        deadline = began if began < self._stuck.get(at, 0.0) else began + _LOCK_SECONDS
         while True:
             try:
                 fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, _SET_BYTES, at)
             except (BlockingIOError, PermissionError):
-                if time.monotonic() > deadline:
+                if time.monotonic() >= deadline:
                     break
                 time.sleep(_LOCK_RETRY_SECONDS)
             else:
+                self._stuck.pop(at, None)
                 return True
-        if not self._stuck:
-            self._stuck = True
+        if deadline > began:
+            self._stuck[at] = time.monotonic() + _STUCK_SECONDS
             _log.warning(
                 "limits.locked", reason="a worker holds a counter and does not go on", remedy="restart the facade"
             )

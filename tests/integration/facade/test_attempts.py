@@ -159,6 +159,20 @@ async def test_a_known_browser_has_a_limit_of_its_own(api: Api, ada: Browser, cl
     refused(await ada.login(PASSWORD))
 
 
+async def test_many_accounts_of_one_network_do_not_hash_without_end(api: Api) -> None:
+    """Each is a known browser of its own."""
+    browsers = [Browser(api, "192.0.2.1") for _ in range(5)]
+    for number, browser in enumerate(browsers):
+        assert (await browser.signup(f"p{number}@example.org")).status == 201
+    let_through = [
+        await browser.until_refused(PASSWORD, f"p{number}@example.org") for number, browser in enumerate(browsers)
+    ]
+    assert let_through == [12, 12, 12, 4, 0]
+    elsewhere = Browser(api, "198.51.100.1")
+    elsewhere.cookies = browsers[3].cookies
+    assert (await elsewhere.login(PASSWORD, "p3@example.org")).status == 200
+
+
 async def test_a_device_cookie_of_another_account_is_worth_nothing(api: Api, ada: Browser) -> None:
     mallory = Browser(api, "198.51.100.1")
     await mallory.signup("mallory@example.org")

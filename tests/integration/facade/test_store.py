@@ -72,7 +72,7 @@ async def test_opening_again_changes_nothing(path: Path, store: Store) -> None:
     await again.open()
     await again.close()
     async with store.reading() as connection:
-        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0002"
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "0003"
         assert (await connection.execute(text("SELECT id, revision FROM login_revisions"))).all() == [(1, 0)]
 
 
