@@ -15,11 +15,11 @@ import msgspec
 from medforged.adapters.simulated.containers import SimulatedRuntime
 from medforged.adapters.simulated.host import SimulatedHost
 from medforged.adapters.simulated.isolation import SimulatedIsolation
-from medforged.adapters.simulated.items import ContainerItem, GpuItem, IsolationItem, WorkspaceItem
+from medforged.adapters.simulated.items import ContainerItem, IsolationItem, WorkspaceItem
 from medforged.config import Network, Settings, simulated
 from medforged.domain.containers import ContainerState
 from medforged.domain.isolation import Stray, StrayKind
-from tests.crash.testbed import HOST
+from tests.crash.testbed import HOST, gpu_processes
 from tests.crash.world import NOBODY, Container, Dataset, World, read_devices, read_records, rows
 
 __all__ = ["SimulatedTestbed", "look", "signature"]
@@ -165,9 +165,7 @@ def _text(text: str, names: Mapping[str, str], snapshots: set[str]) -> str:
 
 
 def _processes(directory: Path, containers: Mapping[str, ContainerItem]) -> dict[str, tuple[int, ...]]:
-    shown: dict[str, list[int]] = {}
-    for uuid, item in _items(directory, "gpus", GpuItem).items():
-        shown.setdefault(uuid, []).extend(item.process_ids)
+    shown = {uuid: list(processes) for uuid, processes in gpu_processes(directory).items()}
     for container in containers.values():
         if container.state is ContainerState.RUNNING and container.process_id is not None:
             shown.setdefault(container.gpu_uuid, []).append(container.process_id)

@@ -10,7 +10,7 @@ from medforged.adapters.simulated.host import SimulatedHost
 from medforged.config import Settings
 from tests.crash.world import World
 
-__all__ = ["HOST", "Testbed", "gpu_driver"]
+__all__ = ["HOST", "Testbed", "gpu_driver", "gpu_processes"]
 
 # Where a daemon keeps what is simulated of its host, below its state directory.
 HOST = "simulated-host"
@@ -71,3 +71,8 @@ class Testbed(Protocol):
 def gpu_driver(testbed: Testbed) -> SimulatedGpuDriver:
     """The GPUs of the testbed, for what happens to them."""
     return SimulatedGpuDriver(testbed.settings.gpus.simulated_count, host=SimulatedHost(testbed.directory / HOST))
+
+
+def gpu_processes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """By a GPU's UUID, the processes that were put on it in addition to those of simulated containers."""
+    return {uuid: item.process_ids for uuid, item in SimulatedHost(directory / HOST).gpus.items().items()}

@@ -79,6 +79,7 @@ class Tour(Theatre):
             if not self._crash(scenario, visit, at(middle)).killed:
                 visit.act.points += 1
                 visit.act.missed.append(middle)
+        tell(visit.act)
         if visit.failures:
             # What was left is nothing to go on from.
             self.testbed.clear()
@@ -213,7 +214,6 @@ def go_round(tour: Tour, scenarios: Iterable[Scenario], *, points: bool = False)
         if points:
             print(*(f"  {label}" for label in sorted(visit.act.met)), sep="\n")
             print(*(f"  in recovery {label}" for label in sorted(visit.recovery.met)), sep="\n")
-        tell(visit.act)
     total, survived = sum(visit.points for visit in visits), sum(visit.survived for visit in visits)
     print(f"{tour.lives} daemons started, {total} killed at a point, in {time.monotonic() - began:.0f} s")
     print(f"crash points: {survived}/{total} survived")

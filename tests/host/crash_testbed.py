@@ -22,8 +22,9 @@ from medforged.adapters.zfs.detect import command_store
 from medforged.config import Settings
 from medforged.domain.containers import container_name
 from medforged.domain.workspaces import WorkspaceKey
+from tests.crash.testbed import gpu_processes
 from tests.crash.world import NOBODY, Container, Dataset, World, read_devices, read_records
-from tests.host.zfs_pool import zfs
+from tests.host.zfs_pool import TURNS
 
 __all__ = ["RealTestbed"]
 
@@ -55,7 +56,7 @@ class RealTestbed:
         owned = {port for *_, port in listed}
         return World(
             records=read_records(self.directory),
-            devices=read_devices(self.directory, {}),
+            devices=read_devices(self.directory, gpu_processes(self.directory)),
             containers=tuple(
                 Container(name, identity, session, running=running, isolated=ports.get(port or 0, ("", False))[1])
                 for name, identity, session, running, port in listed
@@ -72,15 +73,16 @@ class RealTestbed:
             _output("ip", "-detail", "-oneline", "link", "show", "master", self.settings.network.bridge),
             *(_output(family, "-w", "-S") for family in _FAMILIES),
             *map(str, read_records(self.directory)),
-            *map(str, read_devices(self.directory, {})),
+            *map(str, read_devices(self.directory, gpu_processes(self.directory))),
         ]
         return "\n".join(parts)
 
     def clear(self) -> None:
+        """As the port says. A dataset that is still busy is left to the end of its pool: it belongs to nobody then."""
         for found in self._engine.ask("GET", self._listing()):
             self.remove_container(found["Id"])
         for dataset in _output("zfs", "list", "-H", "-d", "1", "-o", "name", self._root).splitlines()[1:]:
-            zfs("destroy", "-r", dataset)
+            _output(*TURNS, "zfs", "destroy", "-r", dataset)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill_container(self, name: str) -> None:

@@ -24,7 +24,7 @@ import pytest
 _MIB = 1024 * 1024
 _BUSY_SECONDS = 15.0
 # As the product's commands: zfs-fuse bears one change at a time, from all tests of the host together.
-_TURNS = () if Path("/dev/zfs").exists() else ("flock", "-F", "/run/medforge-zfs-fuse.lock")
+TURNS = () if Path("/dev/zfs").exists() else ("flock", "-F", "/run/medforge-zfs-fuse.lock")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def restart(pool: ScratchPool) -> None:
 def _patiently(*argv: str) -> str:
     """Run a command, again while something is busy: what was used or unmounted just now can be for a moment."""
     deadline = time.monotonic() + _BUSY_SECONDS
-    while (answer := _run(*_TURNS, *argv)).returncode:
+    while (answer := _run(*TURNS, *argv)).returncode:
         assert "busy" in answer.stderr, answer.stderr
         assert time.monotonic() < deadline, answer.stderr
         time.sleep(0.05)

@@ -42,6 +42,17 @@ def test_every_crash_point_is_survived() -> None:
     assert status == 0
 
 
+@pytest.mark.timeout(180)
+def test_a_sample_is_survived_without_copies_of_states() -> None:
+    """As tests/host/test_crash_points.py does it with the real adapters."""
+    status, lines = _crash("--sample", "--scenario", "create", "--scenario", "stop", seconds=170)
+    found = re.fullmatch(r"crash points: (\d+)/(\d+) survived", lines[-1])
+    assert found, lines[-1]
+    survived, points = map(int, found.groups())
+    assert survived == points > 30
+    assert status == 0
+
+
 @pytest.mark.timeout(300)
 def test_every_protection_that_is_taken_away_is_missed() -> None:
     status, lines = _crash("--controls", seconds=270)
