@@ -238,7 +238,7 @@ async def _reconcile(stage: Stage) -> None:
 
 
 async def _litter(stage: Stage) -> None:
-    stage.testbed.litter()
+    await stage.testbed.litter()
 
 
 async def _remove_orphans(stage: Stage) -> None:

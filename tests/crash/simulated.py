@@ -61,7 +61,7 @@ class SimulatedTestbed:
     def restart_engine(self) -> None:
         self._engine.restart_engine()
 
-    def litter(self) -> None:
+    async def litter(self) -> None:
         spare = ContainerItem(name="mf-session-nobodys2", id="ab" * 32, state=ContainerState.EXITED, session_id=NOBODY)
         self._host.containers.put(spare.name, spare)
         for number, files in ((7, 0), (8, 3)):

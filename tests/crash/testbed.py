@@ -63,7 +63,7 @@ class Testbed(Protocol):
         """End all containers and the engine's streams of events."""
         ...
 
-    def litter(self) -> None:
+    async def litter(self) -> None:
         """Leave what no record explains, of each kind that can be made here; there is a file in one of the workspaces."""
         ...
 

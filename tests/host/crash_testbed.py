@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -95,7 +94,7 @@ class RealTestbed:
         """Whoever called the drills' engine into being ends it too. Raises AssertionError."""
         raise AssertionError("the engine is not this process's to restart: leave such a scenario out")
 
-    def litter(self) -> None:
+    async def litter(self) -> None:
         """As the port says; a port of the bridge would have to be seen for half a minute to count as a stray."""
         self._litter_container()
         store = command_store(
@@ -105,8 +104,8 @@ class RealTestbed:
             mount_root=self._mount_root,
         )
         empty, used = (WorkspaceKey(NOBODY, UUID(int=number, version=4)) for number in (7, 8))
-        asyncio.run(store.create(empty, None))
-        (asyncio.run(store.create(used, None)).path / "file").write_text("nobody's")
+        await store.create(empty, None)
+        ((await store.create(used, None)).path / "file").write_text("nobody's")
         chain = chain_names(self._instance, _FORMER)["FORWARD"]
         for family in _FAMILIES:
             if chain not in _output(family, "-w", "-S"):
