@@ -23,7 +23,7 @@ from tests.integration.facade.conformance.expectations import COLUMNS, Expected
 from tests.integration.facade.conformance.judging import Judge
 from tests.integration.facade.conformance.recipes import RECIPES, SCOPES, Caller, Recipe, World
 from tests.integration.facade.conformance.variants import BODY_MAX_BYTES, Sent, variants
-from tests.integration.facade.conftest import Answer, Api, Person, eventually
+from tests.integration.facade.conftest import UNLIMITED, Answer, Api, Person, eventually
 
 GPUS = 5000
 
@@ -121,6 +121,7 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
         listen=Listen(body_max_bytes=BODY_MAX_BYTES),
         database=Database(url=f"sqlite+aiosqlite:///{directory / 'facade.db'}"),
         daemon=Daemon(socket=str(directory / "medforged.sock")),
+        limits=UNLIMITED,
     )
     clock = SetClock()
     cheap = Passwords(time_cost=1, memory_kib=8, parallelism=1)
