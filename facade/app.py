@@ -75,7 +75,7 @@ async def serve(settings: Settings) -> None:
     listener = listen(settings.listen, os.environ)
     try:
         async with assemble(settings) as facade:
-            runner = Runner(facade.app, drain_seconds=settings.listen.drain_seconds)
+            runner = Runner(facade.app, facade.fast_path, drain_seconds=settings.listen.drain_seconds)
             await runner.setup()
             alive = asyncio.create_task(notifier.keep_alive())
             try:

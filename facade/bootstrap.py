@@ -39,6 +39,7 @@ from facade.openapi.document import document
 from facade.openapi.handlers import OpenApiHandlers
 from facade.routes import Handlers, table
 from facade.routing import mount
+from facade.sessions.fastpath import FastPath
 from facade.sessions.follower import follow
 from facade.sessions.handlers import SessionHandlers
 from facade.sessions.proxy import SessionProxy
@@ -71,11 +72,13 @@ _RESTART_SECONDS = 7.0
 
 
 class Facade:
-    """A running facade: its application, and the parts that tests look at."""
+    """A running facade: its application, what answers before it, and the parts that tests look at."""
 
     def __init__(
         self,
         app: web.Application,
+        fast_path: FastPath,
+        *,
         registry: Registry,
         logins: Logins,
         api_tokens: ApiTokens,
@@ -83,6 +86,7 @@ class Facade:
         store: Store,
     ) -> None:
         self.app = app
+        self.fast_path = fast_path
         self.registry = registry
         self.logins = logins
         self.api_tokens = api_tokens
@@ -175,7 +179,8 @@ async def assemble(
         await _hear_sessions(client, registry)
         if not registry.known:
             _log.warning("daemon.unheard", reason=registry.lost)
-        yield Facade(app, registry, logins, api_tokens, users, store)
+        fast_path = FastPath(hosts, logins, registry)
+        yield Facade(app, fast_path, registry=registry, logins=logins, api_tokens=api_tokens, users=users, store=store)
 
 
 async def _hear_sessions(client: DaemonClient, registry: Registry) -> None:

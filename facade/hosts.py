@@ -22,6 +22,7 @@ class Hosts:
         self.api = f"api.{self.site}"
         self._port = "" if https_port == 443 else f":{https_port}"
         self._session = re.compile(rf"s-(?P<slug>{_SLUG})\.{re.escape(self.site)}{_PORT}")
+        self._endings = frozenset({f".{self.site}", f".{self.site}:{https_port}"})
         self._site = re.compile(rf"{re.escape(self.site)}{_PORT}", re.IGNORECASE)
 
     @property
@@ -38,6 +39,13 @@ class Hosts:
         """The slug that a Host header names, None when it is not a session's host."""
         found = self._session.fullmatch(host)
         return found["slug"] if found else None
+
+    def plain_slug(self, host: str) -> str | None:
+        """What `session_slug` says of a host as Caddy names it, for callers that look it up: anything else is None.
+
+        The slug's own alphabet is not looked at, for what has another is no session's.
+        """
+        return host[2:10] if host[:2] == "s-" and host[10:] in self._endings else None
 
     def is_site(self, host: str) -> bool:
         return self._site.fullmatch(host) is not None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, web
 
 from facade.middleware.requests import finish, problem_of_http, request_id_for
 from facade.problems import Problem, malformed, problem_response, unexpected
+from facade.sessions.fastpath import FastPath, Head
 
 __all__ = ["Runner"]
 
@@ -28,10 +30,59 @@ _CUT_OFF_SECONDS = 0.1
 _HEADER_MAX_BYTES = 64 * 1024
 
 
-class _Connection(web.RequestHandler):
-    """One connection. Requests that cannot be parsed, and exceptions that no middleware sees, become problems."""
+class _Parser:
+    """aiohttp's parser of a connection, without the requests that have been answered already."""
 
-    __slots__ = ()
+    __slots__ = ("_answer", "_parser")
+
+    def __init__(self, parser: Any, answer: Callable[[Head, object], bool]) -> None:
+        self._parser = parser
+        self._answer = answer
+
+    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
+        messages, upgraded, tail = self._parser.feed_data(data)
+        if len(messages) == 1 and self._answer(*messages[0]):
+            self._parser.message_consumed()
+            messages = ()
+        return messages, upgraded, tail
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+
+class _Connection(web.RequestHandler):
+    """One connection. Requests that cannot be parsed, and exceptions that no middleware sees, become problems.
+
+    A request that finds the connection idle is offered to the fast path before aiohttp makes anything of it.
+    """
+
+    __slots__ = ("_fast_path",)
+
+    def __init__(self, manager: _Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._fast_path = manager.fast_path
+        self._parser = cast("Any", _Parser(self._parser, self._answer_at_once))
+
+    def _answer_at_once(self, head: Head, body: object) -> bool:
+        """Whether the request has been answered; it is aiohttp's otherwise."""
+        waiter, server, transport = self._waiter, self._manager, self.transport
+        # Idle: aiohttp waits for a request, or is about to wait for the first one.
+        idle = not self._messages and (not self._request_count if waiter is None else not waiter.done())
+        if not idle or body is not EMPTY_PAYLOAD or self.writing_paused:
+            return False
+        if not isinstance(server, _Server) or transport is None or transport.is_closing():
+            return False
+        last = bool(head.should_close) or server.draining
+        answer = self._fast_path.answer(head, last=last)
+        if answer is None:
+            return False
+        self._request_count += 1
+        transport.write(answer)
+        if last:
+            self.force_close()
+        else:
+            self._next_keepalive_close_time = self._loop.time() + _KEEPALIVE_SECONDS
+        return True
 
     def handle_error(
         self,
@@ -68,7 +119,7 @@ class _Connection(web.RequestHandler):
             self.force_close()
 
     def _answer(self, request: web.BaseRequest, problem: Problem) -> web.Response:
-        request_id = request_id_for(request)
+        request_id = request_id_for(request.headers)
         response = problem_response(problem, instance=request.path, request_id=request_id)
         finish(response, request_id)
         return response
@@ -77,13 +128,14 @@ class _Connection(web.RequestHandler):
 class _Server(web.Server):
     """Makes our connections in place of aiohttp's."""
 
-    def __init__(self, made: web.Server, options: dict[str, Any]) -> None:
+    def __init__(self, made: web.Server, fast_path: FastPath, options: dict[str, Any]) -> None:
         super().__init__(
             made.request_handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **options,
         )
+        self.fast_path = fast_path
         self._options = options
         self._open: set[web.RequestHandler] = set()
         self._gone = asyncio.Event()
@@ -124,7 +176,7 @@ class _Server(web.Server):
 class Runner(web.AppRunner):
     """Runs an application on our connections. Bodies are never decompressed, so that none can grow in memory."""
 
-    def __init__(self, app: web.Application, *, drain_seconds: float) -> None:
+    def __init__(self, app: web.Application, fast_path: FastPath, *, drain_seconds: float) -> None:
         self._options: dict[str, Any] = {
             "access_log": None,
             "auto_decompress": False,
@@ -132,6 +184,7 @@ class Runner(web.AppRunner):
             "max_line_size": _HEADER_MAX_BYTES,
             "max_field_size": _HEADER_MAX_BYTES,
         }
+        self._fast_path = fast_path
         self._drain_seconds = drain_seconds
         super().__init__(app, shutdown_timeout=_CUT_OFF_SECONDS, **self._options)
 
@@ -148,4 +201,4 @@ class Runner(web.AppRunner):
         await super().cleanup()
 
     async def _make_server(self) -> web.Server:
-        return _Server(await super()._make_server(), self._options)
+        return _Server(await super()._make_server(), self._fast_path, self._options)

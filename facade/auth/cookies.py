@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 
-from facade.auth.tokens import TOKEN_PATTERN
+from facade.auth.tokens import TOKEN_LENGTH, TOKEN_PATTERN
 
-__all__ = ["COOKIE_NAME", "Cookies"]
+__all__ = ["COOKIE_NAME", "Cookies", "plain_token"]
 
 COOKIE_NAME = "medforge_session"
 # More than fit into one header of the largest size that is accepted (64 KiB).
 _MAX_TOKENS = 1200
+_BEFORE = f"{COOKIE_NAME}="
 _TOKENS = re.compile(rf"(?:^|;)[ \t]*{COOKIE_NAME}=({TOKEN_PATTERN})(?=[ \t]*(?:;|$))")
 
 
@@ -58,3 +60,23 @@ class Cookies:
             httponly=True,
             samesite="Lax",
         )
+
+
+def plain_token(headers: CIMultiDictProxy[str]) -> str | None:
+    """The one token of a request that plainly has one, as browsers write it; None leaves it to `Cookies.tokens`.
+
+    For callers that look its digest up among those of tokens: its alphabet is not checked.
+    """
+    lines = headers.getall(hdrs.COOKIE, ())
+    if len(lines) != 1:
+        return None
+    line = lines[0]
+    before = line.find(_BEFORE)
+    begin = before + len(_BEFORE)
+    end = begin + TOKEN_LENGTH
+    if before < 0 or len(line) < end or line.find(_BEFORE, begin) >= 0:
+        return None
+    if (before > 0 and line[before - 2 : before] != "; ") or (len(line) > end and line[end] != ";"):
+        return None
+    token = line[begin:end]
+    return token if token.isascii() else None

@@ -49,6 +49,10 @@ class Logins:
         principals = {principal.user_id: principal for principal in found}
         return next(iter(principals.values())) if len(principals) == 1 else None
 
+    def recall(self, token: str) -> Principal | None:
+        """Whose this token is, as far as memory tells; None says nothing, `identify` does."""
+        return self._memory.recall(digest(token))
+
     async def start(self, user: User) -> str:
         """Sign a user in; the token is for the cookie and is kept nowhere. Raises NotAdmitted."""
         token = new_token()

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from uuid import UUID
 
 from facade.auth.credentials import Credential, CredentialRows
@@ -15,9 +16,12 @@ from facade.clock import Clock
 
 __all__ = ["CAPACITY", "WRITE_SECONDS", "Memory", "Valid"]
 
-CAPACITY = 20_000
+# Some 0.7 kB each (docs/decisions/0023-plain-questions-before-the-application.md).
+CAPACITY = 100_000
 # How late the time of last use may be in the database; a crash forgets so much of it.
 WRITE_SECONDS = 60.0
+# Making so many ready to be written holds requests up for a millisecond or two.
+_WRITE_BATCH = 250
 
 # Credential, time of its last use, now -> whether it still counts.
 Valid = Callable[[Credential, datetime, datetime], bool]
@@ -69,6 +73,11 @@ class Memory:
                 missing.append(digest)
         return found + await self._look_up(missing, now) if missing else found
 
+    def recall(self, digest: bytes) -> Principal | None:
+        """Whose this is, without asking the database; None says nothing."""
+        known = self._usable(digest, self._clock.now())
+        return known.credential.principal if known is not None else None
+
     def forget(self, digests: Iterable[bytes]) -> None:
         """These end or have ended: nothing that is already known of them, or is being read, is used again."""
         self._generation += 1
@@ -96,13 +105,14 @@ class Memory:
 
     async def write_uses(self) -> None:
         """Write down the last uses that the database does not know yet."""
-        used = {**self._unwritten, **self._uses()}
-        await self._rows.touch(used)
-        for digest, at in used.items():
-            if self._unwritten.get(digest) == at:
-                del self._unwritten[digest]
-            if (known := self._known.get(digest)) is not None:
-                known.written_at = at
+        used = iter({**self._unwritten, **self._uses()}.items())
+        while some := dict(islice(used, _WRITE_BATCH)):
+            await self._rows.touch(some)
+            for digest, at in some.items():
+                if self._unwritten.get(digest) == at:
+                    del self._unwritten[digest]
+                if (known := self._known.get(digest)) is not None:
+                    known.written_at = at
 
     def _usable(self, digest: bytes, now: datetime) -> _Known | None:
         known = self._known.get(digest)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-__all__ = ["API_TOKEN_PATTERN", "TOKEN_PATTERN", "digest", "new_api_token", "new_token"]
+__all__ = ["API_TOKEN_PATTERN", "TOKEN_LENGTH", "TOKEN_PATTERN", "digest", "new_api_token", "new_token"]
 
 _TOKEN_BYTES = 32
-TOKEN_PATTERN = r"[A-Za-z0-9_-]{43}"  # noqa: S105  # the form of a token, not one: 32 bytes in base64url without padding
+# 32 bytes in base64url without padding.
+TOKEN_LENGTH = 43
+TOKEN_PATTERN = rf"[A-Za-z0-9_-]{{{TOKEN_LENGTH}}}"
 # With a beginning of its own, so that one that was published by mistake is found by people and by scanners.
 _API_PREFIX = "mft_"
 API_TOKEN_PATTERN = _API_PREFIX + TOKEN_PATTERN

@@ -1,8 +1,8 @@
 """Owns the answer to Caddy's question whether a request may enter a session's host, and where it leads.
 
-The hot path: it runs for every request of every open IDE, and asks neither the daemon nor the database for a login
-and a session that are known. A good answer has headers only: Caddy reads the upstream from them and
-nobody reads a body.
+It is asked for every request of every open IDE, and asks neither the daemon nor the database for a login and a session
+that are known; `facade.sessions.fastpath` answers what is plain before it comes here. A good answer has headers only:
+Caddy reads the upstream from them and nobody reads a body.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from facade.sessions.refusals import session_not_found
 from facade.sessions.registry import Registry
 from medforged.contract.sessions import SessionStatus
 
-__all__ = ["SessionProxy", "access_denied", "not_yet_known"]
+__all__ = ["SESSION_PROXY_PATH", "SessionProxy", "access_denied", "not_yet_known", "upstream"]
+
+SESSION_PROXY_PATH = "/api/v1/auth/session-proxy"
 
 _IDE_PORT = 8080
 
@@ -52,7 +54,12 @@ class SessionProxy:
             raise access_denied()
         if session.status is not SessionStatus.RUNNING:
             raise session_not_found()
-        return web.Response(headers={"X-Upstream": f"mf-session-{slug}:{_IDE_PORT}"})
+        return web.Response(headers={"X-Upstream": upstream(slug)})
+
+
+def upstream(slug: str) -> str:
+    """Where Caddy finds a session's IDE."""
+    return f"mf-session-{slug}:{_IDE_PORT}"
 
 
 def _is_navigation(request: web.Request) -> bool:

@@ -174,7 +174,7 @@ def serving(tmp_path: Path, clock: SetClock) -> Serving:
         # As cheap as argon2id can be: what is tested is not how long it takes.
         cheap = Passwords(time_cost=1, memory_kib=8, parallelism=1)
         async with assemble(settings, clock=clock, passwords=cheap, counters=counters) as facade:
-            runner = Runner(facade.app, drain_seconds=1)
+            runner = Runner(facade.app, facade.fast_path, drain_seconds=1)
             await runner.setup()
             await web.UnixSite(runner, str(socket), backlog=BACKLOG).start()
             api = Api(socket, facade)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
-from multidict import CIMultiDict
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
-from facade.auth.cookies import Cookies
-from facade.auth.tokens import new_token
+from facade.auth.cookies import Cookies, plain_token
+from facade.auth.tokens import TOKEN_PATTERN, new_token
 
 pytestmark = pytest.mark.unit
 
@@ -44,6 +48,27 @@ def tokens(*headers: str) -> tuple[str, ...]:
 )
 def test_tokens(headers: list[str], found: tuple[str, ...]) -> None:
     assert tokens(*headers) == found
+
+
+def plain(*headers: str) -> str | None:
+    return plain_token(CIMultiDictProxy(CIMultiDict([("Cookie", header) for header in headers])))
+
+
+@pytest.mark.parametrize(
+    "header", [f"medforge_session={A}", f"x=1; medforge_session={A}; y=2", f"x=1; y=; medforge_session={A}"]
+)
+def test_the_token_of_a_browser_with_one_is_plain(header: str) -> None:
+    assert plain(header) == A
+
+
+_PIECES = ["medforge_session=", A, B, A[:-1], "=", ";", "; ", ", ", " ", "\t", "x", "é", '"', "medforge_session"]
+
+
+@given(st.lists(st.lists(st.sampled_from(_PIECES), max_size=7).map("".join), max_size=3))
+def test_a_plain_token_is_the_only_one_or_nobodys(headers: list[str]) -> None:
+    token = plain(*headers)
+    if token is not None and re.fullmatch(TOKEN_PATTERN, token):
+        assert tokens(*headers) == (token,)
 
 
 def test_more_tokens_than_a_header_holds_are_none() -> None:

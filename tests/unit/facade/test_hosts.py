@@ -23,6 +23,31 @@ def test_session_host(host: str) -> None:
     assert HOSTS.session_slug(host) == "abcd2345"
 
 
+@pytest.mark.parametrize("port", [443, 8443])
+@pytest.mark.parametrize("told", ["", ":443", ":8443", ":1"])
+def test_a_plain_slug_is_the_hosts(port: int, told: str) -> None:
+    plain = Hosts("example.test", port).plain_slug(f"s-abcd2345.medforge.example.test{told}")
+    assert plain == ("abcd2345" if told in ("", f":{port}") else None)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "s-",
+        "medforge.example.test",
+        "S-abcd2345.medforge.example.test",
+        "s-abcd2345.medforge.example.test.",
+        "s-abcd2345.medforge.example.test:443:443",
+        "s-abcd23456.medforge.example.test",
+        "s-abcd2345.medforge.example.testx",
+        "s-abcd2345xmedforge.example.test",
+    ],
+)
+def test_not_a_plain_host(host: str) -> None:
+    assert HOSTS.plain_slug(host) is None
+
+
 @pytest.mark.parametrize(
     "host",
     [
