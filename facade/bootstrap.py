@@ -108,7 +108,7 @@ async def assemble(
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        store = Store(settings.database.url)
+        store = Store.of(settings.database)
         stack.push_async_callback(store.close)
         await store.open()
         passwords = passwords or Passwords()

@@ -144,10 +144,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Database(msgspec.Struct, frozen=True, kw_only=True):
     """The facade's own database."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^sqlite\+aiosqlite:///.+")] = (
+    url: Annotated[str, msgspec.Meta(pattern=r"^(sqlite\+aiosqlite:///|mysql\+asyncmy://).+")] = (
         "sqlite+aiosqlite:////var/lib/medforge-facade/facade.db"
     )
-    """SQLAlchemy URL."""
+    """A file, or a database of a MariaDB server: `mysql+asyncmy://USER@HOST/DATABASE`."""
+    password_file: str = ""
+    """File with MariaDB's password in its one line; without a folder it is the name of a systemd credential."""
+    connections: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
+    """How many connections a process opens at most; requests that find none free wait in line."""
+
+    def __repr__(self) -> str:
+        # The URL may hold a password.
+        return "Database(…)"
 
 
 class Daemon(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from facade.auth.revision import Revision
 from facade.sessions.registry import Registry
+from facade.store.failures import DatabaseUnavailable
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
 from medforged.contract.daemon import GetStatus
@@ -95,6 +96,11 @@ class FacadeHealth:
         try:
             async with asyncio.timeout(_DATABASE_SECONDS):
                 await self._revision.poll()
+        except DatabaseUnavailable as error:
+            if self._database_answers:
+                _log.error("database.lost", reason=str(error))
+            self._database_answers = False
+            raise
         except Exception:
             if self._database_answers:
                 _log.exception("database.lost")

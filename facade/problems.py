@@ -16,6 +16,7 @@ __all__ = [
     "Problem",
     "ProblemDocument",
     "admins_only",
+    "database_unavailable",
     "malformed",
     "not_found",
     "not_signed_in",
@@ -31,6 +32,9 @@ __all__ = [
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="medforge"'
 _BASE = "https://medforge.dev/problems/"
+
+# A restart of the database's server takes about so long.
+_DATABASE_RETRY_SECONDS = 5
 
 # Where the status does not say it: title, and code where it is not the last part of the type.
 _TITLES = {
@@ -157,6 +161,11 @@ def rate_limited(retry_after_seconds: int = 1) -> Problem:
         type_="rate-limit/exceeded",
         headers={"Retry-After": str(retry_after_seconds)},
     )
+
+
+def database_unavailable() -> Problem:
+    """The cause is for the log alone."""
+    return unavailable("The facade's database does not answer.", _DATABASE_RETRY_SECONDS)
 
 
 def validation(*errors: tuple[Sequence[str], str, str]) -> Problem:

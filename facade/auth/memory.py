@@ -50,7 +50,7 @@ class Memory:
         self._valid = valid
         self._capacity = capacity
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        # Digests without a row. A random token that does not exist never comes to exist, so this cannot turn false.
+        # Digests without a row. A random token that does not exist comes to exist only when a backup is restored.
         self._unknown: OrderedDict[bytes, None] = OrderedDict()
         # Last uses of credentials that had to make room before they were written.
         self._unwritten: dict[bytes, datetime] = {}
@@ -93,12 +93,14 @@ class Memory:
                 self._drop(digest)
 
     def forget_all(self) -> None:
+        """Another process has changed something: also what did not exist may do so now, out of a backup."""
         self._unwritten.update(self._uses())
         self._known.clear()
+        self._unknown.clear()
         self._generation += 1
 
     def note_unknown(self, digest: bytes) -> None:
-        """There is no such credential, and never will be."""
+        """There is no such credential."""
         self._unknown[digest] = None
         if len(self._unknown) > self._capacity:
             self._unknown.popitem(last=False)

@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from facade.keys import set_request_id
-from facade.problems import Problem, not_found, problem_response, too_large, unexpected
+from facade.problems import Problem, database_unavailable, not_found, problem_response, too_large, unexpected
+from facade.store.failures import DatabaseUnavailable
 
 __all__ = ["REQUEST_ID_HEADER", "finish", "problem_of_http", "request_id_for", "requests"]
 
@@ -43,6 +44,9 @@ async def requests(request: web.Request, handler: Handler) -> web.StreamResponse
         response = problem_response(problem, instance=request.path, request_id=request_id)
     except web.HTTPException as error:
         response = problem_response(problem_of_http(error), instance=request.path, request_id=request_id)
+    except DatabaseUnavailable as error:
+        _log.warning("http.database_unavailable", method=request.method, path=request.path, reason=str(error))
+        response = problem_response(database_unavailable(), instance=request.path, request_id=request_id)
     except ConnectionError:
         raise  # the caller has gone: there is nobody to answer
     except Exception:  # noqa: BLE001  # the edge: told to the log in full and to the caller not at all

@@ -7,6 +7,7 @@ from facade.middleware.access import Who
 from facade.problems import (
     Problem,
     admins_only,
+    database_unavailable,
     malformed,
     not_found,
     not_signed_in,
@@ -43,6 +44,8 @@ def problems(route: Route) -> tuple[Problem, ...]:
         found += [too_large(), not_json(), compressed(), invalid_json(), field]
     if route.who is not Who.CADDY:
         found.append(not_found())  # under the host name of a session there is no API
+    if route.who is not Who.ANYONE or route.body is not None:
+        found.append(database_unavailable())
     # Any request can be no HTTP, or expect what we do not do; and any handler can have a defect.
     expectation = Problem(417, "This expectation cannot be met.")
     return (*found, malformed(), expectation, unexpected())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -10,10 +13,22 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
-__all__ = ["CONNECTION", "SchemaTooNew", "migrate"]
+__all__ = [
+    "CONNECTION",
+    "OPTIONS",
+    "SchemaTooNew",
+    "SchemaTooOld",
+    "behind",
+    "head",
+    "knows",
+    "migrate",
+    "require_head",
+    "revision",
+]
 
-# Where migrations/env.py finds the open connection.
+# Where migrations/env.py finds the open connection, and what is said to alembic beside it.
 CONNECTION = "connection"
+OPTIONS = "options"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -21,14 +36,56 @@ class SchemaTooNew(Exception):
     """The database was made by a later release."""
 
 
-def migrate(connection: Connection) -> None:
-    """Run what has not run yet, within the connection's own transaction. Raises SchemaTooNew."""
+class SchemaTooOld(Exception):
+    """The database has not been brought up to date by this release."""
+
+
+def head() -> str:
+    """The revision of the schema that this release uses."""
+    return str(_scripts(_config()).get_current_head())
+
+
+def knows(wanted: str) -> bool:
+    """Whether this release has the migration that makes this revision."""
+    return wanted in {script.revision for script in _scripts(_config()).walk_revisions()}
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision of the schema that the database has; None before its first migration."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def behind(connection: Connection) -> bool:
+    """Whether there is something to migrate. Raises SchemaTooNew."""
+    present = revision(connection)
+    if present is not None and not knows(present):
+        raise SchemaTooNew(f"only a later release knows revision {present} of its schema")
+    return present != head()
+
+
+def require_head(connection: Connection) -> None:
+    """Raises SchemaTooNew, SchemaTooOld."""
+    if behind(connection):
+        raise SchemaTooOld(f"its schema has revision {revision(connection)} and this release's is {head()}")
+
+
+def migrate(connection: Connection, to: str = "head", options: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Run what has not run yet on the connection, within its transaction; `options` are alembic's.
+
+    Raises SchemaTooNew.
+    """
+    behind(connection)
+    config = _config()
+    config.attributes[CONNECTION] = connection
+    config.attributes[OPTIONS] = options
+    command.upgrade(config, to)
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.attributes[CONNECTION] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    present = set(MigrationContext.configure(connection).get_current_heads())
-    if present - known:
-        later = ", ".join(sorted(present - known))
-        raise SchemaTooNew(f"only a later release knows revision {later} of its schema")
-    command.upgrade(config, "head")
+    return config
+
+
+def _scripts(config: Config) -> ScriptDirectory:
+    return ScriptDirectory.from_config(config)

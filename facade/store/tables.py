@@ -76,7 +76,7 @@ users = Table(
 logins = Table(
     "logins",
     metadata,
-    Column("token_digest", LargeBinary(32), primary_key=True),
+    Column("token_digest", DIGEST, primary_key=True),
     Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime, nullable=False),

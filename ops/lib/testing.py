@@ -47,7 +47,7 @@ def _run(lanes: list[str], arguments: list[str]) -> int:
             lanes.remove(lane)
     real = root and ("host" in lanes or "browser" in lanes)
     if root:
-        _install(real=real, browser="browser" in lanes)
+        _install(real=real, browser="browser" in lanes, database="integration" in lanes)
     ledger = Ledger(Path("/run/medforge-test/ledger.json") if root else Path(f"/tmp/medforge-test-{os.getuid()}.json"))
     images: subprocess.Popen[bytes] | None = None
     try:
@@ -76,12 +76,14 @@ def _run(lanes: list[str], arguments: list[str]) -> int:
         hostparts.release_host(ledger, quiet=True)
 
 
-def _install(*, real: bool, browser: bool) -> None:
+def _install(*, real: bool, browser: bool, database: bool) -> None:
     wanted = {
         **packages.python_packages(),
         "git": shutil.which("git") is not None,
         "curl": shutil.which("curl") is not None,
         "shellcheck": shutil.which("shellcheck") is not None,
+        # The server's program without the service around it: tests start it with data of their own.
+        "mariadb-server-core": not database or shutil.which("mariadbd", path="/usr/sbin:/usr/bin") is not None,
     }
     packages.install(wanted)
     if real:

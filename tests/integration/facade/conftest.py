@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,10 @@ from facade.server import Runner
 from facade.store.tables import users
 from tests.fakes.clock import SetClock
 from tests.fakes.daemon import FakeDaemon, fake_daemon
+from tests.integration.facade.mariadb import Server, missing
+
+EVERY_DATABASE = ("sqlite", "mariadb")
+_numbers = itertools.count(1)
 
 SITE = "medforge.example.test"
 PASSWORD = "correct horse"
@@ -138,6 +144,47 @@ async def eventually(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test that uses a database runs over every kind; modules that test something else name theirs in DATABASES.
+
+    MEDFORGE_TEST_DATABASES=all runs those over every kind too.
+    """
+    if "database" in metafunc.fixturenames:
+        named = getattr(metafunc.module, "DATABASES", EVERY_DATABASE)
+        kinds = EVERY_DATABASE if os.environ.get("MEDFORGE_TEST_DATABASES") == "all" else named
+        metafunc.parametrize("database", kinds, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[Server]:
+    """A MariaDB server, started when the first test asks for it."""
+    if why := missing():
+        pytest.skip(why)
+    server = Server()
+    try:
+        server.install()
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of a database in which there is nothing yet."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'facade.db'}"
+        return
+    server: Server = request.getfixturevalue("mariadb")
+    name = f"facade{next(_numbers)}"
+    # Not what the tables need: they have to be right whatever the database's own defaults are.
+    await server.execute(f"CREATE DATABASE {name} CHARACTER SET latin1")
+    try:
+        yield server.url(name)
+    finally:
+        await server.execute(f"DROP DATABASE {name}")
+
+
 @pytest.fixture
 def clock() -> SetClock:
     return SetClock()
@@ -150,13 +197,13 @@ async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, database: str) -> Settings:
     return Settings(
         site=Site(domain="example.test", web_root=""),
         listen=Listen(body_max_bytes=4096),
         auth=Auth(),
         limits=UNLIMITED,
-        database=Database(url=f"sqlite+aiosqlite:///{tmp_path / 'facade.db'}"),
+        database=Database(url=database),
         daemon=Daemon(socket=str(tmp_path / "medforged.sock")),
     )
 

@@ -15,6 +15,8 @@ from tests.fakes.daemon import FakeDaemon
 from tests.integration.facade.conftest import SITE, Answer, Api
 
 pytestmark = pytest.mark.integration
+# Nothing here depends on what keeps the accounts.
+DATABASES = ("sqlite",)
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LOGIN = "/api/v1/auth/login"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import msgspec
@@ -16,7 +15,7 @@ from sqlalchemy import event, text
 from facade.auth.logins import Logins
 from facade.auth.revision import Revision
 from facade.auth.tokens import new_token
-from facade.config import Auth, Settings
+from facade.config import Auth, Database, Settings
 from facade.store.engine import Store
 from facade.store.logins import LoginRows
 from facade.store.revisions import Revisions
@@ -30,8 +29,8 @@ IDLE, MAXIMUM = timedelta(days=7), timedelta(days=30)
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    made = Store(f"sqlite+aiosqlite:///{tmp_path / 'facade.db'}")
+async def store(database: str) -> AsyncIterator[Store]:
+    made = Store.of(Database(url=database))
     await made.open()
     yield made
     await made.close()

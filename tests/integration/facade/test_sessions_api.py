@@ -15,6 +15,8 @@ from tests.fakes.daemon import PACK, FakeDaemon, aged, make_session
 from tests.integration.facade.conftest import SITE, Api, eventually
 
 pytestmark = pytest.mark.integration
+# Nothing here depends on what keeps the accounts.
+DATABASES = ("sqlite",)
 
 FIELDS = [
     "id",

@@ -15,6 +15,8 @@ from tests.fakes.daemon import FakeDaemon, fake_daemon, make_session
 from tests.integration.facade.conftest import Api, eventually
 
 pytestmark = pytest.mark.integration
+# Nothing here depends on what keeps the accounts.
+DATABASES = ("sqlite",)
 
 
 async def test_active_sessions_are_known_from_the_start(

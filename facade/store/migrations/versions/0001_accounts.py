@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from facade.store.tables import UtcDateTime
+from facade.store.tables import DIGEST, UtcDateTime
 
 revision = "0001"
 down_revision = None
@@ -27,7 +27,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "logins",
-        sa.Column("token_digest", sa.LargeBinary(32), nullable=False),
+        sa.Column("token_digest", DIGEST, nullable=False),
         sa.Column("user_id", sa.Uuid, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.Column("last_used_at", UtcDateTime, nullable=False),
