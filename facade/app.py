@@ -1,11 +1,14 @@
-"""Owns the program `medforge-facade`: its command line, and its life from start to the last answer."""
+"""Owns the program `medforge-facade`: its command line, alone or with workers, and its life to the last answer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import socket
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,20 +17,26 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from facade.bootstrap import assemble
+from facade.bootstrap import assemble, prepare
 from facade.config import DEFAULT_PATH, Settings, load_settings, simulated
-from facade.listening import BACKLOG, listen
+from facade.limits.rules import Rule
+from facade.limits.table import SharedTable
+from facade.listening import BACKLOG, Listener, listen
 from facade.notify import Notifier
 from facade.privileges import check_privileges
 from facade.server import Runner
 from facade.startup import StartupFailed
+from facade.workers.supervisor import BEAT_SECONDS, Supervisor
 from medforged import __version__, logs
 from medforged.configuration import ConfigurationError
 from medforged.contract.exitcodes import ExitCode
 
-__all__ = ["main", "serve"]
+__all__ = ["Worker", "main", "run", "serve"]
 
 _log = structlog.get_logger()
+
+# What a worker's end may take beyond the requests in progress: closing the database, writing what was used.
+_CLOSING_SECONDS = 10.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,29 +64,82 @@ def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
         if not settings.process.allow_privileged:
             check_privileges(os.geteuid())
         logs.configure(settings.process.log_format)
-        uvloop.run(serve(settings))
+        code = run(settings)
     except ConfigurationError as error:
         _fail(str(error), ExitCode.CONFIG)
     except StartupFailed as error:
         _fail(str(error), error.exit_code)
+    sys.exit(code)
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then answer whoever is connected. Raises StartupFailed.
+def run(settings: Settings) -> int:
+    """Serve until asked to stop, alone or with workers. Returns the exit code. Raises StartupFailed.
 
     The socket comes first and is accepted from last, when sessions are known: who connects in between waits.
     """
+    notifier = Notifier.to_systemd(os.environ)
+    listener = listen(settings.listen, os.environ)
+    try:
+        if settings.process.workers == 1:
+            uvloop.run(serve(settings, listener, notifier))
+            return ExitCode.OK
+        # One table for all: an attempt counts whoever serves it.
+        counters = SharedTable.create(len(Rule))
+        beat_seconds = min(BEAT_SECONDS, notifier.interval_seconds or BEAT_SECONDS)
+
+        def work(number: int, channel: socket.socket) -> int:
+            logs.configure(settings.process.log_format, worker=number)
+            worker = Worker(number, channel, counters)
+            reports = Notifier.to_supervisor(channel, beat_seconds)
+            return _exit_code(lambda: uvloop.run(serve(settings, listener, reports, worker)))
+
+        return Supervisor(
+            settings.process.workers,
+            lambda: _exit_code(lambda: uvloop.run(prepare(settings))),
+            work,
+            notifier,
+            stop_seconds=settings.listen.drain_seconds + _CLOSING_SECONDS,
+            beat_seconds=beat_seconds,
+        ).run()
+    finally:
+        listener.socket.close()
+        listener.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Which one of several this process is, the channel that ends with its supervisor, and what all of them share."""
+
+    number: int
+    channel: socket.socket
+    counters: SharedTable
+
+
+async def serve(settings: Settings, listener: Listener, notifier: Notifier, worker: Worker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then answer whoever is connected. Raises StartupFailed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    notifier = Notifier(os.environ)
-    listener = listen(settings.listen, os.environ)
+    if worker is not None:
+        channel = worker.channel
+
+        def end() -> None:
+            # A supervisor says nothing: what there is to read is its end.
+            loop.remove_reader(channel)
+            stop.set()
+
+        loop.add_reader(channel, end)
+    alive = asyncio.create_task(notifier.keep_alive())
     try:
-        async with assemble(settings) as facade:
+        async with assemble(
+            settings,
+            counters=worker.counters if worker is not None else None,
+            prepared=worker is not None,
+            chores=worker is None or worker.number == 1,
+        ) as facade:
             runner = Runner(facade.app, facade.fast_path, drain_seconds=settings.listen.drain_seconds)
             await runner.setup()
-            alive = asyncio.create_task(notifier.keep_alive())
             try:
                 await web.SockSite(runner, listener.socket, backlog=BACKLOG).start()
                 _log.info("facade.started", version=__version__, listens=listener.told)
@@ -88,14 +150,26 @@ async def serve(settings: Settings) -> None:
                 # Heard as: who connects from now on waits for the next one.
                 notifier.tell("STOPPING=1")
             finally:
-                alive.cancel()
                 await runner.cleanup()
     finally:
-        listener.socket.close()
-        listener.remove()
+        alive.cancel()
     _log.info("facade.stopped")
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _exit_code(program: Callable[[], object]) -> int:
+    """Run it as a process of its own; the exit code that it ends with."""
+    try:
+        program()
+    except StartupFailed as error:
+        _say(str(error))
+        return error.exit_code
+    return ExitCode.OK
+
+
+def _say(message: str) -> None:
     click.echo(f"medforge-facade: {message}", err=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    _say(message)
     sys.exit(code)

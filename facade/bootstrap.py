@@ -57,7 +57,7 @@ from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
 from medforged.contract.daemon import GetStatus
 
-__all__ = ["Facade", "assemble"]
+__all__ = ["Facade", "assemble", "prepare"]
 
 _log = structlog.get_logger()
 
@@ -94,6 +94,15 @@ class Facade:
         self.store = store
 
 
+async def prepare(settings: Settings) -> None:
+    """Bring the database up to date, once for all processes that will use it. Raises StartupFailed."""
+    store = Store.of(settings.database)
+    try:
+        await store.open()
+    finally:
+        await store.close()
+
+
 @asynccontextmanager
 async def assemble(
     settings: Settings,
@@ -101,16 +110,20 @@ async def assemble(
     clock: Clock | None = None,
     passwords: Passwords | None = None,
     counters: SharedTable | None = None,
+    prepared: bool = False,
+    chores: bool = True,
 ) -> AsyncIterator[Facade]:
     """Build everything, keep its background work going, and take it down again. Raises StartupFailed.
 
-    `counters`: the table of limits, where several processes share them; it is closed at the end.
+    `counters`: the table of limits, where several processes share them; it is closed at the end. `prepared`: somebody
+    has called `prepare`. `chores`: do what one process has to do for all.
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         store = Store.of(settings.database)
         stack.push_async_callback(store.close)
-        await store.open()
+        if not prepared:
+            await store.open()
         passwords = passwords or Passwords()
         stack.callback(passwords.close)
         counters = counters or SharedTable.create(len(Rule))
@@ -165,14 +178,17 @@ async def assemble(
 
         stack.push_async_callback(logins.write_uses)
         stack.push_async_callback(api_tokens.write_uses)
+        expiries = (
+            ("logins.remove_expired", logins.remove_expired),
+            ("api_tokens.remove_expired", api_tokens.remove_expired),
+        )
         await stack.enter_async_context(
             _running(
                 follow(client, registry),
+                *(every(_EXPIRY_SECONDS, name, chore) for name, chore in expiries if chores),
                 every(_POLL_SECONDS, "revision.poll", health.check_database),
                 every(logins.write_interval_seconds, "logins.write_uses", logins.write_uses),
-                every(_EXPIRY_SECONDS, "logins.remove_expired", logins.remove_expired),
                 every(api_tokens.write_interval_seconds, "api_tokens.write_uses", api_tokens.write_uses),
-                every(_EXPIRY_SECONDS, "api_tokens.remove_expired", api_tokens.remove_expired),
                 every(_DAEMON_HEALTH_SECONDS, "daemon.health", health.check_daemon),
             )
         )

@@ -177,6 +177,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
     log_format: LogFormat = "auto"
     """json, console, or auto: console on a terminal."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Processes that serve, behind one socket: one for each processor core that the facade may keep busy."""
     allow_privileged: bool = False
     """Start as root, or as a user that can open Docker's socket; for a trial on one's own machine only."""
 

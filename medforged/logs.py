@@ -23,11 +23,15 @@ _SECRET_KEYS = frozenset(
 )
 
 
-def configure(log_format: LogFormat = "auto", level: int = logging.INFO) -> None:
-    """Set up structlog and the standard library's logging for this process; the last call wins."""
+def configure(log_format: LogFormat = "auto", level: int = logging.INFO, **always: object) -> None:
+    """Set up structlog and the standard library's logging for this process; the last call wins.
+
+    Every event carries `always`: which one of several processes speaks.
+    """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        lambda _logger, _method, event: {**always, **event},
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

@@ -28,6 +28,7 @@ from facade.store.tables import users
 from tests.fakes.clock import SetClock
 from tests.fakes.daemon import FakeDaemon, fake_daemon
 from tests.integration.facade.mariadb import Server, missing
+from tests.integration.facade.program import Program
 
 EVERY_DATABASE = ("sqlite", "mariadb")
 _numbers = itertools.count(1)
@@ -243,3 +244,11 @@ async def api(
     async with serving(settings) as made:
         await eventually(lambda: made.facade.registry.live)
         yield made
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    made = Program(tmp_path)
+    made.write()
+    yield made
+    made.close()

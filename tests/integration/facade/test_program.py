@@ -9,119 +9,16 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from medforged.contract.exitcodes import ExitCode
 from tests.fakes.daemon import fake_daemon
+from tests.integration.facade.program import PASSED, Program, answers, ask, connects, post, until
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).parents[3]
-PROGRAM = [sys.executable, "-W", "error", "-c", "from facade.app import main; main()"]
-# `sd_listen_fds` counts from 3; LISTEN_PID has to be the program's own, which only it knows beforehand.
-PASSED = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
-    "os.environ['LISTEN_FDS'] = sys.argv[2]; sys.argv[1:] = sys.argv[3:]; from facade.app import main; main()"
-)
-
-
-class Program:
-    """Starts facades with one configuration, and ends them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.socket = directory / "facade.sock"
-        self.config = directory / "facade.toml"
-        self.extra = ""
-        self._running: list[subprocess.Popen[str]] = []
-
-    def write(self, **sections: dict[str, Any]) -> None:
-        settings: dict[str, dict[str, Any]] = {
-            "site": {"domain": "example.test", "web_root": ""},
-            "listen": {"socket": str(self.socket), "drain_seconds": 5.0},
-            "database": {"url": f"sqlite+aiosqlite:///{self.directory}/facade.db"},
-            "daemon": {"socket": str(self.directory / "medforged.sock")},
-            "process": {"allow_privileged": True, "log_format": "json"},
-        }
-        for section, values in sections.items():
-            settings.setdefault(section, {}).update(values)
-        lines = []
-        for section, values in settings.items():
-            lines.append(f"[{section}]")
-            lines += [
-                f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
-                for key, value in values.items()
-            ]
-        self.config.write_text("\n".join(lines) + "\n")
-
-    def start(self, *arguments: str, argv: list[str] | None = None, **options: Any) -> subprocess.Popen[str]:
-        command = [*(argv or PROGRAM), *(arguments or ("--config", str(self.config)))]
-        program = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-        )
-        self._running.append(program)
-        return program
-
-    def refused(self, *arguments: str, **options: Any) -> tuple[int, str]:
-        """Exit code and everything that was said."""
-        program = self.start(*arguments, **options)
-        told, _ = program.communicate(timeout=30)
-        return program.returncode, told
-
-    def end(self, program: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str]:
-        program.send_signal(number)
-        told, _ = program.communicate(timeout=30)
-        return program.returncode, told
-
-    def close(self) -> None:
-        for program in self._running:
-            if program.poll() is None:
-                program.kill()
-            with contextlib.suppress(ValueError):
-                program.communicate(timeout=10)
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Iterator[Program]:
-    made = Program(tmp_path)
-    made.write()
-    yield made
-    made.close()
-
-
-def ask(path: Path, request: bytes = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") -> bytes:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
-        connection.connect(str(path))
-        connection.sendall(request)
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
-    return answer
-
-
-def until(condition: Callable[[], bool], program: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert program.poll() is None, program.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def answers(path: Path, status: bytes = b"503") -> Callable[[], bool]:
-    def ready() -> bool:
-        with contextlib.suppress(OSError):
-            return ask(path).startswith(b"HTTP/1.1 " + status)
-        return False
-
-    return ready
 
 
 def test_it_serves_and_ends(program: Program) -> None:
@@ -155,27 +52,10 @@ async def test_requests_in_progress_end_before_it_does(program: Program) -> None
         while not daemon.called("sessions.create"):  # noqa: ASYNC110  # the daemon tells nobody
             await asyncio.sleep(0.01)
         running.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(until, lambda: not _connects(program.socket), running)
+        await asyncio.to_thread(until, lambda: not connects(program.socket), running)
         gate.set()
         assert (await creating).startswith(b"HTTP/1.1 201")
         assert await asyncio.to_thread(running.wait, 20) == 0
-
-
-def post(path: str, body: bytes, *headers: str) -> bytes:
-    lines = [
-        f"POST {path} HTTP/1.1",
-        "Host: medforge.example.test",
-        "Connection: close",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        *headers,
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def _connects(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        return connection.connect_ex(str(path)) == 0
 
 
 def test_a_dead_process_socket_is_replaced_and_a_living_ones_is_not(program: Program) -> None:

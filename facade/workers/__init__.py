@@ -1,0 +1,1 @@
+"""Several processes behind one listening socket: a supervisor, and the workers that it forks."""
