@@ -45,9 +45,9 @@ def _crash(daemon: DrillDaemon, *arguments: str, seconds: int) -> tuple[int, lis
     return program.returncode, output.splitlines()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_a_sample_of_crash_points_is_survived(make_daemon: DaemonMaker) -> None:
-    status, lines = _crash(make_daemon(), seconds=580)
+    status, lines = _crash(make_daemon(), seconds=870)
     found = re.fullmatch(r"crash points: (\d+)/(\d+) survived", lines[-1])
     assert found, lines[-1]
     survived, points = map(int, found.groups())
