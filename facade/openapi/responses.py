@@ -31,8 +31,8 @@ _HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "examples": ['Bearer realm="medforge"']},
     ),
     "Set-Cookie": (
-        "The cookie `medforge_session`, set or removed.",
-        {"type": "string", "pattern": "^medforge_session="},
+        "The cookie `medforge_session`, set or removed; signing in also renews what the browser is known by.",
+        {"type": "string"},
     ),
     "Allow": ("The methods that the path knows.", {"type": "string", "examples": ["GET,HEAD,OPTIONS"]}),
     "Accept": ("The media type that a body must have.", {"type": "string", "const": "application/json"}),

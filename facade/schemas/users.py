@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -14,11 +15,33 @@ from facade.store.users import User
 __all__ = ["Credentials", "Identity", "checked_credentials"]
 
 
+# What the document says beyond what the type holds: these are checked apart, and told in words of their own.
+EmailText = Annotated[
+    str,
+    msgspec.Meta(
+        description="Kept in lower case.",
+        examples=["ada@example.org"],
+        extra_json_schema={"format": "email", "maxLength": emails.MAX_LENGTH},
+    ),
+]
+PasswordText = Annotated[
+    str,
+    msgspec.Meta(
+        description="Characters of any kind.",
+        extra_json_schema={
+            "format": "password",
+            "minLength": passwords.MIN_LENGTH,
+            "maxLength": passwords.MAX_LENGTH,
+        },
+    ),
+]
+
+
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of signup and login."""
 
-    email: str
-    password: str
+    email: EmailText
+    password: PasswordText
 
     def __repr__(self) -> str:
         return "Credentials(…)"

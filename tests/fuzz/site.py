@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from facade.config import Limits
 from tests.integration.daemon.conftest import ROOT, await_socket, start_daemon
 
 __all__ = ["Site", "site"]
@@ -27,6 +30,11 @@ SETTINGS = {
     "MEDFORGE_FACADE_LISTEN__TCP": "127.0.0.1:0",
     "MEDFORGE_FACADE_PROCESS__LOG_FORMAT": "json",
     "MEDFORGE_FACADE_SESSIONS__MAX_CONCURRENT": "1000",
+    **{
+        f"MEDFORGE_FACADE_LIMITS__{field.name.upper()}": "65000"
+        for field in msgspec.structs.fields(Limits)
+        if "_per_" in field.name
+    },
 }
 
 
@@ -52,6 +60,18 @@ class Site:
         """A token with every scope for the user of the cookie."""
         answer = self._post("me/tokens", {"name": "fuzz", "scopes": SCOPES}, cookie)
         return str(json.load(answer)["data"]["token"])
+
+    def document(self) -> Path:
+        """The document that is served, in a file: the host name that a pass asks for is not always the document's."""
+        path = self.directory / "openapi.json"
+        with urllib.request.urlopen(f"{self.url}/api/v1/openapi.json", timeout=30) as answer:
+            path.write_bytes(answer.read())
+        return path
+
+    def session_host(self, cookie: str) -> str:
+        """The host name of a new session of the cookie's user."""
+        answer = self._post("sessions", {}, cookie)
+        return f"s-{json.load(answer)['data']['session']['slug']}.medforge.localhost"
 
     def failures(self) -> list[str]:
         """What the facade and the daemon have logged that must not happen."""
