@@ -15,9 +15,9 @@ from ops.reference import markdown
 from ops.reference.markdown import code, document
 
 _INTRODUCTION = """
-Each route in one line, as `facade/routes.py` states it. The whole of it, with types, headers and examples, is the OpenAPI
-document that every installation serves at `/api/v1/openapi.json` and shows at `/docs`; what the parts mean is told in
-[the public HTTP API](http-api.md).
+Each route in one line, as `facade/routes.py` states it. The whole of it, with types, headers and examples, is the
+OpenAPI document that every installation serves at `/api/v1/openapi.json` and shows at `/docs`; what the parts mean is
+told in [the public HTTP API](http-api.md).
 """
 # So common that they would hide the others.
 _EVERYWHERE = {400, 404, 413, 415, 417, 422, 500}
@@ -33,9 +33,9 @@ def page() -> str:
             ["route", "what it does", "who may call", "scope", "changes", "body", "query", "answers"],
             [_row(route) for route in routes],
         ),
-        "`GET` answers `HEAD` too, and every path answers `OPTIONS`. A route that changes something refuses requests of "
-        "foreign origins. Without a scope no API token may call. Left out of the last column is what nearly every route can "
-        "answer: " + ", ".join(map(str, sorted(_EVERYWHERE))) + ".",
+        "`GET` answers `HEAD` too, and every path answers `OPTIONS`. A route that changes something refuses requests "
+        "of foreign origins. Without a scope no API token may call. Left out of the last column is what nearly every "
+        "route can answer: " + ", ".join(map(str, sorted(_EVERYWHERE))) + ".",
     )
 
 

@@ -9,6 +9,8 @@ from tests.integration.facade.conftest import SITE, Api
 
 pytestmark = pytest.mark.integration
 
+DATABASES = ("sqlite",)
+
 DOCUMENT = "/api/v1/openapi.json"
 
 
