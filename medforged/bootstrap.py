@@ -25,6 +25,8 @@ from medforged.domain.errors import (
     StartupFailed,
     WorkspaceError,
 )
+from medforged.metrics.collection import DaemonMetrics
+from medforged.metrics.sessions import SessionTally
 from medforged.ports.parts import Parts
 from medforged.rpc.access import policy_for
 from medforged.rpc.handlers.daemon import DaemonHandlers
@@ -51,6 +53,7 @@ class Host:
 
     server: RpcServer
     services: Services
+    metrics: DaemonMetrics
     close: Callable[[], Awaitable[None]]
 
     def start_loops(self, alive: Callable[[], None], watchdog_seconds: float | None) -> list[asyncio.Task[None]]:
@@ -92,7 +95,10 @@ async def _serve(settings: Settings, parts: Parts, stack: contextlib.AsyncExitSt
         services.journal.note(
             "adapter.chosen", port=adapter.port, adapter=adapter.adapter, real=adapter.real, reason=adapter.reason
         )
+    tally = SessionTally(parts.clock)
+    services.feed.listen(tally.note)
     await services.prepare()
+    tally.begin(await state.active(), await state.revision())
     daemon = DaemonHandlers(
         health=services.health,
         state=state,
@@ -123,9 +129,11 @@ async def _serve(settings: Settings, parts: Parts, stack: contextlib.AsyncExitSt
         "sessions.reconcile": sessions.reconcile,
     }
     policy = policy_for(settings.daemon.facade_user, settings.daemon.operator_group)
+    server = RpcServer(handlers, WatchStream(state, services.feed, lambda: services.recovery.alive), policy)
     return Host(
-        server=RpcServer(handlers, WatchStream(state, services.feed, lambda: services.recovery.alive), policy),
+        server=server,
         services=services,
+        metrics=DaemonMetrics(services, tally, server.answered),
         close=stack.pop_all().aclose,
     )
 

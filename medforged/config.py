@@ -25,6 +25,7 @@ __all__ = [
     "Containers",
     "Daemon",
     "Gpus",
+    "Metrics",
     "NamedPack",
     "Network",
     "Packs",
@@ -160,6 +161,15 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """The last limit of a single call to the host; the parts have shorter ones of their own."""
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Prometheus reads (docs/how-to/monitor.md)."""
+
+    listen: str = ""
+    """Path of a Unix socket (mode 0660) that answers `GET /metrics`; empty: none."""
+    socket_group: str = "medforge"
+    """Group that owns it, whose members may read."""
+
+
 class NamedPack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An additional pack. `image` is pinned by digest."""
 
@@ -188,12 +198,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     containers: Containers = Containers()
     sessions: Sessions = Sessions()
     packs: Packs = Packs()
+    metrics: Metrics = Metrics()
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """The settings, checked as far as they can be without looking at the host. Raises ConfigurationError."""
     settings = configuration.load(path, Settings, environ, PREFIX, ALIASES)
     _check_network(settings.network)
+    _check_metrics(settings)
     packs_of(settings)
     for key, value in (("pool", settings.workspaces.pool), ("root", settings.workspaces.root)):
         if not value or value.startswith(("/", "-")) or ".." in value.split("/") or any(c in value for c in "@# \n"):
@@ -241,7 +253,21 @@ def simulated(settings: Settings, directory: Path) -> Settings:
         packs=msgspec.structs.replace(
             settings.packs, default_image=settings.packs.default_image or f"simulated@sha256:{'0' * 64}"
         ),
+        metrics=msgspec.structs.replace(settings.metrics, socket_group=""),
     )
+
+
+def _check_metrics(settings: Settings) -> None:
+    listen = settings.metrics.listen
+    if listen and not listen.startswith("/"):
+        raise configuration.ConfigurationError(
+            f"metrics.listen: {listen!r} is not the path of a Unix socket, and medforged never listens on TCP; "
+            "write an absolute path like /run/medforge/metrics.sock"
+        )
+    if listen == settings.daemon.socket:
+        raise configuration.ConfigurationError(
+            f"metrics.listen: {listen} is the daemon's own socket; write another path like /run/medforge/metrics.sock"
+        )
 
 
 def _check_network(network: Network) -> None:

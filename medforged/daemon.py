@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
 import os
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,17 +19,19 @@ from aiohttp import web
 from medforged import __version__, logs
 from medforged.adapters.systemd import Notifier, inherited_socket
 from medforged.bootstrap import as_they_are, build, release
-from medforged.config import DEFAULT_PATH, Settings, load_settings, simulated
+from medforged.config import DEFAULT_PATH, Metrics, Settings, load_settings, simulated
 from medforged.configuration import ConfigurationError
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.errors import MedForgeError, StartupFailed
+from medforged.exposition import exposing
+from medforged.listening import BACKLOG, listen_on
+from medforged.metrics.collection import DaemonMetrics
 from medforged.ports.parts import Parts
 
 __all__ = ["main", "serve"]
 
 # Running creates and stops may take this long to end by themselves after SIGTERM; what is cut off is recovered.
 _DRAIN_SECONDS = 8.0
-_BACKLOG = 128
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +88,7 @@ async def serve(
     notifier = Notifier(os.environ)
     # The socket comes first: whoever calls while the host is being looked at waits, and is not refused.
     inherited = _inherited()
-    listener = inherited or _bind(Path(settings.daemon.socket), settings.daemon.socket_group)
+    listener = inherited or listen_on(Path(settings.daemon.socket), settings.daemon.socket_group, "daemon.socket")
     async with contextlib.AsyncExitStack() as stack:
         if inherited is None:
             stack.callback(Path(settings.daemon.socket).unlink, missing_ok=True)
@@ -98,7 +98,9 @@ async def serve(
         runner = web.AppRunner(host.server.application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        if settings.metrics.listen:
+            await _expose(settings.metrics, host.metrics, stack)
         loops = host.start_loops(notifier.alive, notifier.watchdog_seconds)
         log.info("daemon.ready", version=__version__, socket=settings.daemon.socket, instance=settings.daemon.instance)
         notifier.ready()
@@ -119,6 +121,15 @@ async def serve(
         log.info("daemon.stopped")
 
 
+async def _expose(settings: Metrics, metrics: DaemonMetrics, stack: contextlib.AsyncExitStack) -> None:
+    """Answer Prometheus until the stack is left."""
+    path = Path(settings.listen)
+    listener = listen_on(path, settings.socket_group, "metrics.listen")
+    stack.callback(path.unlink, missing_ok=True)
+    stack.callback(listener.close)
+    await stack.enter_async_context(exposing(listener, metrics.read))
+
+
 async def _until(stop: asyncio.Event, loops: list[asyncio.Task[None]]) -> asyncio.Task[None] | None:
     """Wait for the signal; return a loop that ended although it never should."""
     waiting = asyncio.ensure_future(stop.wait())
@@ -134,68 +145,6 @@ def _inherited() -> socket.socket | None:
         return inherited_socket(os.environ)
     except ValueError as error:
         raise StartupFailed(f"cannot take over the socket: {error}; see medforged.socket", ExitCode.CONFIG) from error
-
-
-def _bind(path: Path, group: str) -> socket.socket:
-    """A listening socket of mode 0660. A dead daemon's file is replaced, a living one's is left alone."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        # Nobody can connect between bind and chmod.
-        previous = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(previous)
-        if group:
-            os.chown(path, 0, grp.getgrnam(group).gr_gid)
-        path.chmod(0o660)
-        listener.listen(_BACKLOG)
-    except KeyError as error:
-        listener.close()
-        path.unlink(missing_ok=True)
-        raise StartupFailed(
-            f"cannot open the socket {path}: there is no group {group!r}; `groupadd --system {group}` makes it",
-            ExitCode.CONFIG,
-        ) from error
-    except OSError as error:
-        listener.close()
-        raise StartupFailed(
-            f"cannot open the socket {path}: {error.strerror or error}; stop what uses it or set daemon.socket",
-            ExitCode.UNAVAILABLE,
-        ) from error
-    except StartupFailed:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise StartupFailed(
-            f"cannot open the socket {path}: a file that is no socket is there; remove it or set daemon.socket",
-            ExitCode.UNAVAILABLE,
-        )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-        except OSError:
-            # Busy is alive.
-            pass
-    raise StartupFailed(
-        f"cannot open the socket {path}: another medforged answers there; stop it or set daemon.socket",
-        ExitCode.UNAVAILABLE,
-    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import uuid4
@@ -52,6 +53,8 @@ class RpcServer:
         self._log: Any = structlog.get_logger("medforged.rpc")
         self._accepting = True
         self._calls: set[asyncio.Task[msgspec.Struct]] = set()
+        self.answered: Counter[tuple[str, ...]] = Counter()
+        """How many calls were answered, by method and code; what calls no method that there is counts as `other`."""
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self._answer_every_error])
@@ -135,24 +138,32 @@ class RpcServer:
         correlation_id = given if _CORRELATION_ID.fullmatch(given) else str(uuid4())
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
             try:
-                return await handler(request)
+                response = await handler(request)
             except RpcError as error:
-                return _refuse(error.code, str(error), correlation_id)
+                code, message = error.code, str(error)
             except MedForgeError as error:
-                return _refuse(code_of(error), str(error), correlation_id)
+                code, message = code_of(error), str(error)
             except web.HTTPRequestEntityTooLarge:
-                return _refuse(
-                    ErrorCode.TOO_LARGE, f"the parameters are larger than {_MAX_BODY_BYTES} bytes", correlation_id
-                )
+                code, message = ErrorCode.TOO_LARGE, f"the parameters are larger than {_MAX_BODY_BYTES} bytes"
             except web.HTTPException:
-                return _refuse(
-                    ErrorCode.UNKNOWN_METHOD,
-                    "call POST /v1/<method> or GET /v1/watch; see docs/reference/rpc.md",
-                    correlation_id,
-                )
+                code = ErrorCode.UNKNOWN_METHOD
+                message = "call POST /v1/<method> or GET /v1/watch; see docs/reference/rpc.md"
             except Exception as error:  # noqa: BLE001 - the last line: a defect becomes a coded answer and a log entry
                 self._log.error("rpc.internal_error", path=request.path[:80], exc_info=error)
-                return _refuse(ErrorCode.INTERNAL, "internal error; the journal has the details", correlation_id)
+                code, message = ErrorCode.INTERNAL, "internal error; the journal has the details"
+            else:
+                self.answered[_called(request), "ok"] += 1
+                return response
+            self.answered[_called(request), code.value] += 1
+            return _refuse(code, message, correlation_id)
+
+
+def _called(request: web.Request) -> str:
+    """The method that a request calls."""
+    if request.path == WATCH_PATH:
+        return "watch"
+    name = request.match_info.get("method", "")
+    return name if name in METHODS_BY_NAME else "other"
 
 
 def _refuse(code: ErrorCode, message: str, correlation_id: str) -> web.Response:

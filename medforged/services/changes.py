@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from medforged.domain.sessions import Session
@@ -52,8 +52,20 @@ class ChangeFeed:
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
+        self._listeners: list[Callable[[Session], None]] = []
+
+    @property
+    def watchers(self) -> int:
+        """How many subscriptions there are."""
+        return len(self._subscriptions)
+
+    def listen(self, listener: Callable[[Session], None]) -> None:
+        """Call `listener` with every record from now on, at once; it must be quick."""
+        self._listeners.append(listener)
 
     def publish(self, session: Session) -> None:
+        for listener in self._listeners:
+            listener(session)
         for subscription in self._subscriptions:
             subscription.put(session)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from medforged.domain.containers import ContainerState
 from medforged.domain.errors import ContainerError, GpuError
@@ -46,7 +47,8 @@ class GpuWatch:
         self._release = release
         self._journal = journal
         self._serial = asyncio.Lock()
-        self._known: dict[str, Gpu] = {}
+        self.known: dict[str, Gpu] = {}
+        """Every GPU that was ever seen, by UUID, as it was recorded at the last look or decision."""
         self.devices: dict[str, GpuDevice] = {}
         self.faults: tuple[str, ...] = ()
 
@@ -64,7 +66,7 @@ class GpuWatch:
         self.faults = inventory.faults
         known = await self._state.record_gpus(inventory)
         for gpu in known:
-            before = self._known.get(gpu.uuid)
+            before = self.known.get(gpu.uuid)
             if before is None:
                 self._journal.note(
                     "gpu.discovered", gpu_id=gpu.id, gpu_uuid=gpu.uuid, name=gpu.name, health=gpu.health.value
@@ -72,7 +74,7 @@ class GpuWatch:
             elif before.health is not gpu.health:
                 self._journal.gpu_changed(gpu_id=gpu.id, gpu_uuid=gpu.uuid, health=gpu.health.value, reason=gpu.reason)
                 await self._tell_its_session(gpu)
-        self._known = {gpu.uuid: gpu for gpu in known}
+        self.known = {gpu.uuid: gpu for gpu in known}
         return known
 
     async def release_free(self) -> tuple[Gpu, ...]:
@@ -84,6 +86,7 @@ class GpuWatch:
             doubt = await self._doubt(gpu)
             if doubt is None:
                 released.append(await self._state.release_gpu(gpu.id))
+                self.known[gpu.uuid] = replace(self.known[gpu.uuid], quarantine=None)
                 self._journal.note("gpu.released", gpu_id=gpu.id, gpu_uuid=gpu.uuid, after=gpu.quarantine)
             elif doubt != gpu.quarantine:
                 await self._state.explain_gpu(gpu.id, doubt)
@@ -99,13 +102,15 @@ class GpuWatch:
     async def enable(self, gpu_id: int, *, enabled: bool) -> Gpu:
         """Raises GpuNotFound."""
         gpu = await self._state.enable_gpu(gpu_id, enabled=enabled)
+        if gpu.uuid in self.known:
+            self.known[gpu.uuid] = replace(self.known[gpu.uuid], enabled=enabled)
         self._journal.note("gpu.enabled" if enabled else "gpu.disabled", gpu_id=gpu.id, gpu_uuid=gpu.uuid)
         return gpu
 
     @property
     def problems(self) -> tuple[str, ...]:
         """One sentence for each thing that is wrong with GPUs now."""
-        named = ((f"GPU {gpu.id} ({gpu.uuid})", gpu) for gpu in self._known.values())
+        named = ((f"GPU {gpu.id} ({gpu.uuid})", gpu) for gpu in self.known.values())
         wrong = (
             f"{name} is unhealthy: {gpu.reason}"
             if gpu.health is GpuHealth.UNHEALTHY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from uuid import uuid4
 
 import structlog
@@ -41,6 +42,12 @@ class RecoveryLoop:
         self._wake = asyncio.Event()
         self._error: MedForgeError | None = None
         self.problem: str | None = "recovery has not run yet"
+        self.passes = 0
+        """How many passes have succeeded."""
+        self.failures = 0
+        """How many passes have failed."""
+        self.succeeded_at: datetime | None = None
+        """When a pass last did."""
 
     @property
     def alive(self) -> bool:
@@ -74,20 +81,31 @@ class RecoveryLoop:
 
     async def on_demand(self) -> Report:
         """A pass for somebody who waits for its report. Raises MedForgeError."""
-        report = await self._reconciliation.run(RecoveryMode.POLL)
-        self.problem = self._error = None
+        try:
+            report = await self._reconciliation.run(RecoveryMode.POLL)
+        except MedForgeError:
+            self.failures += 1
+            raise
+        self._succeeded()
         return report
+
+    def _succeeded(self) -> None:
+        self.passes += 1
+        self.succeeded_at = self._clock.now()
+        self.problem = self._error = None
 
     async def _pass(self, mode: RecoveryMode) -> bool:
         try:
             await self._reconciliation.run(mode, patience_seconds=_PATIENCE_SECONDS)
         except MedForgeError as error:
+            self.failures += 1
             self.problem, self._error = str(error), error
             self._journal.failed(None, error=str(error), recovery_mode=mode.value)
             return False
         except Exception as error:  # noqa: BLE001 - a defect met in one pass must not end recovery for good
+            self.failures += 1
             self.problem = f"internal error ({type(error).__name__}); the journal has the details"
             self._journal.failed(None, error=repr(error), recovery_mode=mode.value, exc_info=error)
             return False
-        self.problem = self._error = None
+        self._succeeded()
         return True

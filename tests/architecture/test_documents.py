@@ -17,6 +17,7 @@ from cli.main import medforgectl
 from medforged.contract.errors import ErrorCode
 from medforged.contract.exitcodes import ExitCode
 from medforged.contract.methods import METHODS
+from medforged.metrics.collection import METRICS as DAEMON_METRICS
 from ops.reference.pages import PAGES
 from tests.architecture.markdown import anchors, links, medforgectl_calls, spans
 from tests.architecture.tree import ROOT, read, tracked
@@ -68,6 +69,15 @@ def test_every_setting_has_a_sentence(module: object) -> None:
         keys = [field.name for field in msgspec.structs.fields(section.type)]
         undocumented += [f"{section.name}.{key}" for key in keys if not rows[f"`{key}`"][-1].partition("Also ")[0]]
     assert undocumented == []
+
+
+def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
+    rows = {
+        name.strip("`"): set(re.findall(r"`(\w+)`", cells[0]))
+        for name, cells in table_rows(read("docs/how-to/monitor.md")).items()
+        if re.match(r"`(medforge|process)\w*_", name)
+    }
+    assert rows == {metric.name: set(metric.labels) for metric in DAEMON_METRICS}
 
 
 def test_the_changelog_has_a_place_for_what_comes() -> None:

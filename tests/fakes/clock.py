@@ -18,6 +18,12 @@ class SetClock:
     def monotonic_ns(self) -> int:
         return self._monotonic_ns
 
+    def monotonic(self) -> float:
+        return self._monotonic_ns / 10**9
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds=seconds)
+
     def advance(self, **delta: float) -> None:
         """Time passes."""
         past = timedelta(**delta)
