@@ -22,6 +22,7 @@ from tests.fakes.daemon import FakeDaemon
 from tests.integration.facade.conftest import PASSWORD, UNLIMITED, Answer, Api, Serving
 
 pytestmark = pytest.mark.integration
+DATABASES = ("sqlite",)
 
 ADA = "ada@example.org"
 WRONG = "wrong horse"

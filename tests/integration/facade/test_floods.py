@@ -28,6 +28,7 @@ from tests.fakes.clock import SetClock
 from tests.integration.facade.conftest import PASSWORD, Api
 
 pytestmark = pytest.mark.integration
+DATABASES = ("sqlite",)
 
 SETTINGS = Settings()
 # 2001:db8::/32 has 65,536 networks of /48, and each of them as many of /64.
