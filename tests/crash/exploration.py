@@ -22,7 +22,7 @@ from tests.crash.tallies import Failure, State, Tally
 __all__ = ["Explorer"]
 
 # A point that once was met may be missed by the next run, where two things go on at the same time.
-_TRIES = 3
+_TRIES = 10
 
 
 class Explorer:

@@ -124,7 +124,6 @@ class Points:
     def __init__(self, shared: Shared, strikes: Strikes = nowhere, left: Callable[[], str] = str) -> None:
         self._shared = shared
         self._strikes = strikes
-        self._previous = ""
         self._left = left
         self._met: Counter[str] = Counter()
         self._calls = 0
@@ -138,8 +137,8 @@ class Points:
     def reach(self, label: str) -> None:
         if not self._shared.armed:
             return
+        previous = next(reversed(self._shared.trace), "")
         self._shared.tell(label, self._left())
-        previous, self._previous = self._previous, label
         if self._strikes(label, previous):
             # Nothing of this process runs after this line: no handler, no `finally`, no flush.
             os.kill(os.getpid(), signal.SIGKILL)

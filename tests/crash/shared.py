@@ -8,7 +8,7 @@ import struct
 __all__ = ["Shared"]
 
 _SIZE = 1 << 20
-_ARMED, _IDLE, _DISTURBED = 0, 1, 2
+_ARMED, _IDLE, _DISTURBED, _ACTING = 0, 1, 2, 3
 _LENGTH = struct.Struct("<Q")
 _LENGTH_AT, _TRACE_AT = 8, 16
 
@@ -21,7 +21,11 @@ class Shared:
 
     def reset(self, *, armed: bool, disturbed: bool) -> None:
         """For the next daemon."""
-        self.armed, self.disturbed, self.idle = armed, disturbed, False
+        self.armed, self.disturbed, self.idle, self.acting = armed, disturbed, False, False
+        self.forget()
+
+    def forget(self) -> None:
+        """Let the trace begin anew, while points do not count."""
         _LENGTH.pack_into(self._memory, _LENGTH_AT, 0)
 
     @property
@@ -50,6 +54,15 @@ class Shared:
     @disturbed.setter
     def disturbed(self, value: bool) -> None:
         self._memory[_DISTURBED] = value
+
+    @property
+    def acting(self) -> bool:
+        """Whether what the daemon does is the scenario's act, after a recovery in the same life."""
+        return self._memory[_ACTING] == 1
+
+    @acting.setter
+    def acting(self, value: bool) -> None:
+        self._memory[_ACTING] = value
 
     def tell(self, label: str, left: str) -> None:
         """Note a point that the daemon has reached, and what a crash there leaves, if that is known."""

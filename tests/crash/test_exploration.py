@@ -96,7 +96,7 @@ def test_a_state_that_proves_known_after_the_crash_is_counted_apart(recover: Rec
 def test_a_point_that_is_not_met_again_is_not_survived(recover: Recover) -> None:
     tally, theatre = recover({"a": "1", "b": "2"}, shy="b")
     assert (tally.points, tally.survived, tally.missed) == (2, 1, ["b"])
-    assert theatre.lives == 1 + 1 + 3
+    assert theatre.lives == 1 + 1 + 10
 
 
 def test_a_point_that_is_not_survived_is_a_failure(recover: Recover) -> None:

@@ -48,6 +48,7 @@ class _Tour(Tour):
     @contextmanager
     def living(self, _scenario: Scenario, strikes: Strikes, **_: object) -> Iterator[Any]:  # type: ignore[override]  # no life
         self._strikes = strikes
+        self.shared.reset(armed=False, disturbed=False)
         self.lives += 1
         yield SimpleNamespace()
 
@@ -85,6 +86,8 @@ def test_it_is_killed_once_at_each_kind(tmp_path: Path) -> None:
     # The first act is struck at its beginning, and the recovery from that at all its own kinds, one after the other.
     assert tour.killed == ["a before", "c after", "b after", "a after", "b after"]
     assert (visit.act.survived, visit.act.points) == (3, 3)
+    # One in which nothing is left of before, and one after each that was killed: what has survived goes on.
+    assert tour.lives == 1 + len(tour.killed)
     assert (visit.recovery.survived, visit.recovery.points) == (2, 2)
 
 

@@ -9,6 +9,7 @@ Where a crash before a step leaves just what one after the step before it does, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from tests.crash.scenarios import BYSTANDER, Scenario, Stage
 from tests.crash.stages import Run, Theatre, lacking
 from tests.crash.tallies import Failure, Tally, tell
 from tests.crash.testbed import Testbed, gpu_driver
+from tests.crash.world import World
 
 __all__ = ["Tour", "Visit", "differs", "go_round", "kind"]
 
@@ -62,29 +64,38 @@ class Tour(Theatre):
         super().__init__(testbed, log, sabotage)
         self._killed_in_acts: set[str] = set()
         self._killed_in_recoveries: set[str] = set()
+        self._stack = contextlib.ExitStack()
 
     def visit(self, scenario: Scenario) -> Visit:
         """Kill daemons in this scenario until it has no kind of point any more that none was killed at; in its middle if
         there is none to begin with. Ends with the first that is not survived."""
         visit = Visit(Tally(scenario.name, begins=0), Tally(scenario.name, begins=0))
         began = time.monotonic()
-        run = self._crash(scenario, visit, self._new_in_act)
-        if run.killed:
-            while not visit.failures and self._crash(scenario, visit, self._new_in_act).killed:
-                pass
-        elif not run.trace:
-            self._failed(visit.act, "without a crash", [Violation("act", "it meets no point at which to be killed")])
-        elif not visit.failures:
-            middle = list(run.trace)[len(run.trace) // 2]
-            if not self._crash(scenario, visit, at(middle)).killed:
-                visit.act.points += 1
-                visit.act.missed.append(middle)
+        with self._stack:
+            self._go_through(scenario, visit)
         tell(visit.act)
         if visit.failures:
             # What was left is nothing to go on from.
             self.testbed.clear()
         visit.seconds = time.monotonic() - began
         return visit
+
+    def _go_through(self, scenario: Scenario, visit: Visit) -> None:
+        life = self._begin(scenario)
+        while True:
+            run, life = self._crash(scenario, visit, life, self._new_in_act)
+            if visit.failures or not run.killed:
+                break
+        if visit.failures or visit.act.points:
+            return
+        if not run.trace:
+            self._failed(visit.act, "without a crash", [Violation("act", "it meets no point at which to be killed")])
+            return
+        middle = at(list(run.trace)[len(run.trace) // 2])
+        run, _ = self._crash(scenario, visit, self._begin(scenario, middle), middle)
+        if not run.killed:
+            visit.act.points += 1
+            visit.act.missed.append("its middle")
 
     def prepare(self, scenario: Scenario, life: Life) -> None:
         """As of Theatre, after what earlier scenarios have left has been brought to its end."""
@@ -95,67 +106,82 @@ class Tour(Theatre):
         super().prepare(scenario, life)
         self.shared.disturbed = False
 
-    def _crash(self, scenario: Scenario, visit: Visit, strikes: Strikes) -> Run:
-        """One act, the crash in it if there is one, and what comes of it."""
-        run = self._act(scenario, strikes)
+    def _begin(self, scenario: Scenario, strikes: Strikes | None = None, *, armed: bool = False) -> Life:
+        """A life before which no other was killed at a point."""
+        sabotaged = self.sabotage is not None and not self.sabotage.recovery_only
+        return self._start(scenario, strikes or self._new_in_act, armed=armed, disturbed=False, sabotaged=sabotaged)
+
+    def _start(self, scenario: Scenario, strikes: Strikes, *, armed: bool, disturbed: bool, sabotaged: bool) -> Life:
+        """A life until the next one starts, or the visit ends."""
+        self._stack.close()
+        return self._stack.enter_context(
+            self.living(scenario, strikes, armed=armed, disturbed=disturbed, sabotaged=sabotaged)
+        )
+
+    def _crash(self, scenario: Scenario, visit: Visit, life: Life, strikes: Strikes) -> tuple[Run, Life]:
+        """One act, the crash in it if there is one, and what comes of it. The life in which one may go on."""
+        run = self._act(scenario, life, strikes)
         if not run.killed:
             if run.violations:
                 self._failed(visit.act, "without a crash", run.violations)
-            return run
+            return run, life
         where = _last(run)
         self._killed_in_acts.add(kind(where))
         visit.act.points += 1
         visit.act.met.add(where)
         violations, again = run.violations, list[str]()
         if not violations:
-            # Whether another session can be made, all further ones tell by the sessions of the next act.
-            violations, again = self._survive(scenario, another=visit.act.points == 1)
+            before = self.testbed.look()
+            violations, life = self._survive(scenario, before, again)
             visit.recovery.points += len(again)
             visit.recovery.met.update(again)
+            if not violations:
+                # Whether another session can be made, all further ones tell by the sessions of the next act.
+                violations = self.resumed(scenario, life, before, acted=True, another=visit.act.points == 1)
         if violations:
             self._failed(visit.act, "; in recovery ".join([where, *again]), violations)
         else:
             visit.act.survived += 1
             visit.recovery.survived += len(again)
-        return run
+        return run, life
 
-    def _act(self, scenario: Scenario, strikes: Strikes) -> Run:
-        """Setup and act in one life; in two where the daemon is away when the host is acted on."""
-        sabotaged = self.sabotage is not None and not self.sabotage.recovery_only
-        missed = partial(lacking, scenario, goal=True)
-        with self.living(scenario, strikes, disturbed=False, sabotaged=sabotaged) as life:
-            try:
-                self.prepare(scenario, life)
-            except (DaemonError, LifeEnded, PatienceEnded, TimeoutError) as error:
-                return Run(violations=[Violation("liveness", f"nothing can be begun any more: {error!r}")])
-            before = self.testbed.look()
-            if scenario.away is None:
-                self.shared.disturbed = self.shared.armed = True
-                act = partial(scenario.act, Stage(self.testbed, life))
-                run = self.observe(life, lambda: asyncio.run(act()), lambda world: missed(before, world))
-                return self.looked_at(scenario, before, run)
-        asyncio.run(scenario.away(Stage(self.testbed, None)))
-        with self.living(scenario, strikes, armed=True, disturbed=False, sabotaged=sabotaged) as life:
-            run = self.observe(life, life.until_ready, lambda world: missed(before, world))
+    def _act(self, scenario: Scenario, life: Life, strikes: Strikes) -> Run:
+        """Setup and act; the latter in another life where the daemon is away when the host is acted on."""
+        try:
+            self.prepare(scenario, life)
+        except (DaemonError, LifeEnded, PatienceEnded, TimeoutError) as error:
+            return Run(violations=[Violation("liveness", f"nothing can be begun any more: {error!r}")])
+        before = self.testbed.look()
+        begin = partial(_carry_out, scenario, Stage(self.testbed, life))
+        if scenario.away is None:
+            self.shared.forget()
+            self.shared.acting = self.shared.disturbed = self.shared.armed = True
+        else:
+            self._stack.close()
+            asyncio.run(scenario.away(Stage(self.testbed, None)))
+            life = self._begin(scenario, strikes, armed=True)
+            begin = partial(life.until_ready)
+        run = self.observe(life, begin, lambda world: lacking(scenario, before, world, goal=True))
+        self.shared.armed = False
         return self.looked_at(scenario, before, run)
 
-    def _survive(self, scenario: Scenario, *, another: bool) -> tuple[list[Violation], list[str]]:
-        """Start daemons until one is not killed in recovery; what does not hold, and where the others were."""
-        before, again = self.testbed.look(), list[str]()
+    def _survive(self, scenario: Scenario, before: World, again: list[str]) -> tuple[list[Violation], Life]:
+        """Start daemons until one is not killed in recovery; what does not hold, and that one's life. `again` gets where
+        the others were."""
         while True:
-            with self.living(
-                scenario, self._new_in_recovery, armed=True, disturbed=scenario.lasting, sabotaged=True
-            ) as life:
-                run = self.recovered(scenario, life, before, acted=True)
-                self.shared.armed = False
-                if not run.killed:
-                    violations = run.violations or self.resumed(scenario, life, before, acted=True, another=another)
-                    return violations, again
+            life = self._start(scenario, self._new, armed=True, disturbed=scenario.lasting, sabotaged=True)
+            run = self.recovered(scenario, life, before, acted=True)
+            self.shared.armed = False
+            if not run.killed:
+                return run.violations, life
             again.append(_last(run))
             self._killed_in_recoveries.add(kind(again[-1]))
             run = self.looked_at(scenario, before, run)
             if run.violations:
-                return run.violations, again
+                return run.violations, life
+
+    def _new(self, label: str, previous: str) -> bool:
+        return (self._new_in_act if self.shared.acting else self._new_in_recovery)(label, previous)
 
     def _new_in_act(self, label: str, previous: str) -> bool:
         return (differs(label, previous) or not previous) and kind(label) not in self._killed_in_acts
@@ -176,6 +202,10 @@ def kind(label: str) -> str:
 def differs(label: str, previous: str) -> bool:
     """Whether a crash there leaves something else than one at the point before: something was done, or is being done."""
     return label.endswith(" after") or previous.endswith(" before")
+
+
+def _carry_out(scenario: Scenario, stage: Stage) -> None:
+    asyncio.run(scenario.act(stage))
 
 
 def _last(run: Run) -> str:
