@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from facade.config import DEFAULT_PATH, Settings, load_settings, simulated
 from facade.limits.rules import Rule
 from facade.limits.table import SharedTable
 from facade.listening import BACKLOG, Listener, listen
+from facade.metrics.workers import Exposure
 from facade.notify import Notifier
 from facade.privileges import check_privileges
 from facade.server import Runner
@@ -79,9 +81,11 @@ def run(settings: Settings) -> int:
     """
     notifier = Notifier.to_systemd(os.environ)
     listener = listen(settings.listen, os.environ)
+    exposure: Exposure | None = None
     try:
+        exposure = Exposure.open(settings.metrics, settings.process.workers)
         if settings.process.workers == 1:
-            uvloop.run(serve(settings, listener, notifier))
+            uvloop.run(serve(settings, listener, notifier, exposure))
             return ExitCode.OK
         # One table for all: an attempt counts whoever serves it.
         counters = SharedTable.create(len(Rule))
@@ -91,7 +95,7 @@ def run(settings: Settings) -> int:
             logs.configure(settings.process.log_format, worker=number)
             worker = Worker(number, channel, counters)
             reports = Notifier.to_supervisor(channel, beat_seconds)
-            return _exit_code(lambda: uvloop.run(serve(settings, listener, reports, worker)))
+            return _exit_code(lambda: uvloop.run(serve(settings, listener, reports, exposure, worker)))
 
         return Supervisor(
             settings.process.workers,
@@ -102,6 +106,8 @@ def run(settings: Settings) -> int:
             beat_seconds=beat_seconds,
         ).run()
     finally:
+        if exposure is not None:
+            exposure.close()
         listener.socket.close()
         listener.remove()
 
@@ -115,7 +121,13 @@ class Worker:
     counters: SharedTable
 
 
-async def serve(settings: Settings, listener: Listener, notifier: Notifier, worker: Worker | None = None) -> None:
+async def serve(
+    settings: Settings,
+    listener: Listener,
+    notifier: Notifier,
+    exposure: Exposure | None = None,
+    worker: Worker | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then answer whoever is connected. Raises StartupFailed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -140,7 +152,12 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, work
         ) as facade:
             runner = Runner(facade.app, facade.fast_path, drain_seconds=settings.listen.drain_seconds)
             await runner.setup()
+            exposing = contextlib.AsyncExitStack()
             try:
+                if exposure is not None:
+                    ours = worker.number if worker is not None else 1
+                    await exposing.enter_async_context(exposure.serving(ours, facade.metrics.read))
+                    _log.info("metrics.exposed", listens=exposure.told)
                 await web.SockSite(runner, listener.socket, backlog=BACKLOG).start()
                 _log.info("facade.started", version=__version__, listens=listener.told)
                 notifier.tell("READY=1")
@@ -150,6 +167,7 @@ async def serve(settings: Settings, listener: Listener, notifier: Notifier, work
                 # Heard as: who connects from now on waits for the next one.
                 notifier.tell("STOPPING=1")
             finally:
+                await exposing.aclose()
                 await runner.cleanup()
     finally:
         alive.cancel()

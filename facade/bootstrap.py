@@ -33,8 +33,10 @@ from facade.hosts import Hosts
 from facade.limits.limits import Limits
 from facade.limits.rules import Rule, windows
 from facade.limits.table import SharedTable
+from facade.metrics.collection import FacadeMetrics
+from facade.metrics.tally import Tally
 from facade.middleware.access import Access
-from facade.middleware.requests import requests
+from facade.middleware.requests import Requests
 from facade.openapi.document import document
 from facade.openapi.handlers import OpenApiHandlers
 from facade.routes import Handlers, table
@@ -78,6 +80,7 @@ class Facade:
         self,
         app: web.Application,
         fast_path: FastPath,
+        metrics: FacadeMetrics,
         *,
         registry: Registry,
         logins: Logins,
@@ -87,6 +90,7 @@ class Facade:
     ) -> None:
         self.app = app
         self.fast_path = fast_path
+        self.metrics = metrics
         self.registry = registry
         self.logins = logins
         self.api_tokens = api_tokens
@@ -153,11 +157,12 @@ async def assemble(
             secure=settings.auth.cookie_secure,
             ttl=timedelta(seconds=settings.auth.device_ttl_seconds),
         )
+        addresses, tally = Addresses(settings.listen.trusted_proxies), Tally()
         limits = Limits(counters, windows(settings.limits), clock)
-        attempts = Attempts(limits, Addresses(settings.listen.trusted_proxies), devices)
+        attempts = Attempts(limits, addresses, devices)
         handlers = Handlers(
             api_tokens=ApiTokenHandlers(api_tokens, attempts, cookies),
-            auth=AuthHandlers(accounts, attempts, logins, cookies),
+            auth=AuthHandlers(accounts, attempts, logins, cookies, tally),
             sessions=SessionHandlers(SessionService(client, registry)),
             proxy=SessionProxy(hosts, cookies, logins, registry),
             health=health,
@@ -172,7 +177,8 @@ async def assemble(
             any_host=settings.site.any_host,
             hsts=settings.auth.cookie_secure and settings.site.domain != "localhost",
         )
-        app = web.Application(middlewares=[requests], client_max_size=settings.listen.body_max_bytes)
+        outermost = Requests(tally, addresses).middleware
+        app = web.Application(middlewares=[outermost], client_max_size=settings.listen.body_max_bytes)
         mount(app, routes, Access(hosts, origins, cookies, logins, api_tokens))
         site.mount(app)
 
@@ -195,8 +201,25 @@ async def assemble(
         await _hear_sessions(client, registry)
         if not registry.known:
             _log.warning("daemon.unheard", reason=registry.lost)
-        fast_path = FastPath(hosts, logins, registry)
-        yield Facade(app, fast_path, registry=registry, logins=logins, api_tokens=api_tokens, users=users, store=store)
+        yield Facade(
+            app,
+            FastPath(hosts, logins, registry, tally),
+            FacadeMetrics(
+                tally=tally,
+                registry=registry,
+                logins=logins,
+                api_tokens=api_tokens,
+                passwords=passwords,
+                limits=limits,
+                health=health,
+                store=store,
+            ),
+            registry=registry,
+            logins=logins,
+            api_tokens=api_tokens,
+            users=users,
+            store=store,
+        )
 
 
 async def _hear_sessions(client: DaemonClient, registry: Registry) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Database",
     "Limits",
     "Listen",
+    "Metrics",
     "Process",
     "Sessions",
     "Settings",
@@ -172,6 +173,15 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """Sessions that a new account may have at once."""
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Prometheus reads (docs/how-to/monitor.md)."""
+
+    listen: str = ""
+    """Path of a Unix socket (mode 0660), or a loopback address like `127.0.0.1:9471`; empty: nowhere."""
+    socket_group: str = ""
+    """Group that owns the socket, whose members may read; empty keeps the facade's own."""
+
+
 class Process(msgspec.Struct, frozen=True, kw_only=True):
     """The process itself."""
 
@@ -194,6 +204,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     daemon: Daemon = Daemon()
     sessions: Sessions = Sessions()
     process: Process = Process()
+    metrics: Metrics = Metrics()
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -218,15 +229,31 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
             ) from error
     if settings.listen.tcp:
         tcp_address(settings.listen.tcp)
+    _check_metrics(settings.metrics)
     return settings
 
 
-def tcp_address(text: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port`, told apart. Raises ConfigurationError."""
+def _check_metrics(metrics: Metrics) -> None:
+    if not metrics.listen or metrics.listen.startswith("/"):
+        return
+    host, _ = tcp_address(metrics.listen, "metrics.listen")
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ConfigurationError(
+            f"metrics.listen: {host} is not an address of this host alone, and metrics are not for the network; "
+            "write 127.0.0.1:<port>, [::1]:<port> or the absolute path of a Unix socket"
+        )
+
+
+def tcp_address(text: str, setting: str = "listen.tcp") -> tuple[str, int]:
+    """`host:port` or `[v6]:port`, told apart; `setting` is where it stands. Raises ConfigurationError."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigurationError(f"listen.tcp: {text!r} is not an address; write host:port, like 127.0.0.1:8080")
+        raise ConfigurationError(f"{setting}: {text!r} is not an address; write host:port, like 127.0.0.1:8080")
     return host, int(port)
 
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from facade.auth.principals import Principal
 
-__all__ = ["principal_of", "request_id_of", "set_principal", "set_request_id"]
+__all__ = ["principal_of", "request_id_of", "set_principal", "set_request_id", "signed_in"]
 
 _REQUEST_ID = web.RequestKey("request_id", str)
 _PRINCIPAL = web.RequestKey("principal", Principal)
@@ -23,6 +23,11 @@ def request_id_of(request: web.BaseRequest) -> str:
 
 def set_principal(request: web.Request, principal: Principal) -> None:
     request[_PRINCIPAL] = principal
+
+
+def signed_in(request: web.Request) -> Principal | None:
+    """Who has asked, where that was looked at."""
+    return request.get(_PRINCIPAL)
 
 
 def principal_of(request: web.Request) -> Principal:

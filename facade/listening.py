@@ -12,15 +12,16 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from facade.config import Listen, tcp_address
+from facade.config import Listen, Metrics, tcp_address
 from facade.startup import StartupFailed
 from medforged.contract.exitcodes import ExitCode
 
-__all__ = ["BACKLOG", "Listener", "listen"]
+__all__ = ["BACKLOG", "Listener", "listen", "listen_for_metrics"]
 
 # sd_listen_fds(3): passed descriptors start here.
 _FIRST_PASSED = 3
 BACKLOG = 1024
+_METRICS_MODE = 0o660
 # A living server accepts at once, for the kernel does it.
 _PROBE_SECONDS = 2.0
 
@@ -48,8 +49,17 @@ def listen(settings: Listen, environ: MutableMapping[str, str]) -> Listener:
     if passed is not None:
         return Listener(passed, "a socket passed by systemd")
     if settings.tcp:
-        return _tcp(*tcp_address(settings.tcp))
-    return _unix(Path(settings.socket), int(settings.socket_mode, 8), settings.socket_group)
+        return _tcp(*tcp_address(settings.tcp), "listen.tcp")
+    return _unix(Path(settings.socket), int(settings.socket_mode, 8), settings.socket_group, "listen.socket")
+
+
+def listen_for_metrics(settings: Metrics) -> Listener | None:
+    """Open what Prometheus reads; None where that is not asked for. Raises StartupFailed."""
+    if not settings.listen:
+        return None
+    if settings.listen.startswith("/"):
+        return _unix(Path(settings.listen), _METRICS_MODE, settings.socket_group, "metrics.listen")
+    return _tcp(*tcp_address(settings.listen, "metrics.listen"), "metrics.listen")
 
 
 def _passed(environ: MutableMapping[str, str]) -> socket.socket | None:
@@ -76,7 +86,7 @@ def _passed(environ: MutableMapping[str, str]) -> socket.socket | None:
     return found
 
 
-def _tcp(host: str, port: int) -> Listener:
+def _tcp(host: str, port: int, setting: str) -> Listener:
     told = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     made = None
     try:
@@ -88,7 +98,9 @@ def _tcp(host: str, port: int) -> Listener:
     except OSError as error:
         if made is not None:
             made.close()
-        remedy = "stop what listens there or set listen.tcp" if error.errno == errno.EADDRINUSE else "set listen.tcp"
+        remedy = f"set {setting}"
+        if error.errno == errno.EADDRINUSE:
+            remedy = f"stop what listens there or {remedy}"
         code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.UNAVAILABLE
         raise StartupFailed(f"cannot listen on {told}: {error.strerror}; {remedy}", code) from error
     made.setblocking(False)
@@ -97,9 +109,9 @@ def _tcp(host: str, port: int) -> Listener:
     return Listener(made, told)
 
 
-def _unix(path: Path, mode: int, group: str) -> Listener:
-    gid = _group(group)
-    _clear(path)
+def _unix(path: Path, mode: int, group: str, setting: str) -> Listener:
+    gid = _group(group, setting)
+    _clear(path, setting)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Nobody else may connect before mode and group are set.
     mask = os.umask(0o177)
@@ -115,7 +127,7 @@ def _unix(path: Path, mode: int, group: str) -> Listener:
         code = ExitCode.NO_PERMISSION if error.errno in (errno.EACCES, errno.EPERM) else ExitCode.UNAVAILABLE
         raise StartupFailed(
             f"cannot listen on {path}: {error.strerror or error}; its folder must exist and belong to the facade's "
-            "user, who must be in the socket's group (listen.socket, listen.socket_group)",
+            f"user, who must be in the socket's group ({setting}, {_group_setting(setting)})",
             code,
         ) from error
     finally:
@@ -124,18 +136,23 @@ def _unix(path: Path, mode: int, group: str) -> Listener:
     return Listener(made, str(path), path, inode)
 
 
-def _group(name: str) -> int | None:
+def _group_setting(setting: str) -> str:
+    return f"{setting.partition('.')[0]}.socket_group"
+
+
+def _group(name: str, setting: str) -> int | None:
     if not name:
         return None
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as error:
         raise StartupFailed(
-            f"cannot listen: there is no group {name!r}; create it or correct listen.socket_group", ExitCode.CONFIG
+            f"cannot listen: there is no group {name!r}; create it or correct {_group_setting(setting)}",
+            ExitCode.CONFIG,
         ) from error
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, setting: str) -> None:
     """Remove the socket file of a process that has died; anything else that is in the way stays."""
     try:
         mode = path.lstat().st_mode
@@ -143,11 +160,11 @@ def _clear(path: Path) -> None:
         return
     except OSError as error:
         raise StartupFailed(
-            f"cannot listen on {path}: {error.strerror}; correct listen.socket", ExitCode.UNAVAILABLE
+            f"cannot listen on {path}: {error.strerror}; correct {setting}", ExitCode.UNAVAILABLE
         ) from error
     if not stat.S_ISSOCK(mode):
         raise StartupFailed(
-            f"cannot listen on {path}: a file that is not a socket is there; move it away or correct listen.socket",
+            f"cannot listen on {path}: a file that is not a socket is there; move it away or correct {setting}",
             ExitCode.CONFIG,
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -166,6 +183,6 @@ def _clear(path: Path) -> None:
                 ExitCode.UNAVAILABLE,
             ) from error
     raise StartupFailed(
-        f"cannot listen on {path}: another process listens there; stop it or correct listen.socket",
+        f"cannot listen on {path}: another process listens there; stop it or correct {setting}",
         ExitCode.UNAVAILABLE,
     )

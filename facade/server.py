@@ -91,13 +91,14 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        del message  # it repeats what was sent, cookies and passwords included
         if request.writer.output_size > 0:
             raise ConnectionError("cannot answer with an error: part of another answer has been sent already")
         if status >= 500:
             _log.error("http.failed", exc_info=exc)
             problem = unexpected()
         else:
-            _log.info("http.malformed", reason=type(exc).__name__, message=message)
+            _log.info("http.malformed", reason=type(exc).__name__)
             problem = malformed()
         response = self._answer(request, problem)
         response.force_close()

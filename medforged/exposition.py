@@ -7,6 +7,7 @@ numbers by whoever measures it and made into families when somebody asks: there 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import sys
 from bisect import bisect_left
@@ -38,6 +39,8 @@ __all__ = [
     "exposing",
     "gauge",
     "histogram",
+    "labelled",
+    "merged",
     "parsed",
     "process",
 ]
@@ -151,6 +154,25 @@ def build_info(definition: Definition) -> Metric:
 def parsed(page: str) -> list[Metric]:
     """The families of a page in the text format. Raises ValueError."""
     return list(text_string_to_metric_families(page))
+
+
+def labelled(families: Iterable[Metric], label: str, value: str) -> list[Metric]:
+    """The same families, each sample with one more label."""
+    found = list(families)
+    for family in found:
+        family.samples = [sample._replace(labels={**sample.labels, label: value}) for sample in family.samples]
+    return found
+
+
+def merged(pages: Iterable[list[Metric]]) -> list[Metric]:
+    """The families of several processes as one page: each once, with the samples of all."""
+    found: dict[str, Metric] = {}
+    for family in itertools.chain.from_iterable(pages):
+        if family.name in found:
+            found[family.name].samples += family.samples
+        else:
+            found[family.name] = family
+    return list(found.values())
 
 
 class _Families(Collector):

@@ -32,6 +32,11 @@ class ApiTokens:
         self._revision = revision
         self._memory = Memory(rows, clock, revision, _valid, capacity=capacity)
 
+    @property
+    def remembered(self) -> int:
+        """How many are known without asking the database."""
+        return len(self._memory)
+
     async def identify(self, text: str) -> Principal | None:
         """Whose token this is, with its scopes; None when it does not exist, has expired or was revoked."""
         found = await self._memory.principals([digest(text)])

@@ -11,6 +11,7 @@ from facade.auth.logins import Logins
 from facade.auth.passwords import Busy
 from facade.envelope import success
 from facade.keys import principal_of
+from facade.metrics.tally import Attempt, Tally
 from facade.problems import Problem, unavailable
 from facade.schemas.bodies import Empty, read_body
 from facade.schemas.sessions import Message
@@ -24,14 +25,19 @@ __all__ = ["AuthHandlers", "account_disabled", "busy", "email_taken", "wrong_cre
 class AuthHandlers:
     """Sign up, in and out, and who one is."""
 
-    def __init__(self, accounts: Accounts, attempts: Attempts, logins: Logins, cookies: Cookies) -> None:
+    def __init__(self, accounts: Accounts, attempts: Attempts, logins: Logins, cookies: Cookies, tally: Tally) -> None:
         self._accounts = accounts
         self._attempts = attempts
         self._logins = logins
         self._cookies = cookies
+        self._tally = tally
 
     async def signup(self, request: web.Request) -> web.StreamResponse:
         email, password = checked_credentials(await read_body(request, Credentials))
+        with self._tally.attempt(Attempt.SIGNUP):
+            return await self._sign_up(request, email, password)
+
+    async def _sign_up(self, request: web.Request, email: str, password: str) -> web.StreamResponse:
         self._attempts.sign_up(request)
         try:
             user = await self._accounts.sign_up(email, password)
@@ -43,6 +49,10 @@ class AuthHandlers:
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         credentials = await read_body(request, Credentials)
+        with self._tally.attempt(Attempt.LOGIN):
+            return await self._sign_in(request, credentials)
+
+    async def _sign_in(self, request: web.Request, credentials: Credentials) -> web.StreamResponse:
         try:
             with self._attempts.sign_in(request, credentials.email) as guess:
                 found = await self._accounts.find(credentials.email)

@@ -43,6 +43,11 @@ class Logins:
         """How often `write_uses` is due; a short idle time needs it more often."""
         return min(WRITE_SECONDS, self._idle_ttl.total_seconds() / 10)
 
+    @property
+    def remembered(self) -> int:
+        """How many are known without asking the database."""
+        return len(self._memory)
+
     async def identify(self, tokens: Iterable[str]) -> Principal | None:
         """Whose these tokens are: one user's, or nobody's when they belong to several or to none."""
         found = await self._memory.principals(map(digest, tokens))

@@ -58,6 +58,10 @@ class Memory:
         self._generation = 0
         revision.on_change(self.forget_all)
 
+    def __len__(self) -> int:
+        """How many credentials are known."""
+        return len(self._known)
+
     def may_exist(self, digest: bytes) -> bool:
         return digest not in self._unknown
 

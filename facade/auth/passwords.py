@@ -62,6 +62,11 @@ class Passwords:
         # Checked in place of an unknown user's hash, so that both take the same time.
         self._decoy = self._hasher.hash(secrets.token_urlsafe())
 
+    @property
+    def pending(self) -> int:
+        """How many are being hashed, or wait for it."""
+        return self._pending
+
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 

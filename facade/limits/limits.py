@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from facade.clock import Clock
@@ -45,6 +46,8 @@ class Limits:
         self._table = table
         self._windows = windows
         self._clock = clock
+        self.refused: Counter[Rule] = Counter()
+        """How often this process has refused something, by the rule that it exceeded."""
 
     def take(self, *charges: Charge) -> Taken:
         """Charge all of these once. Raises LimitExceeded, with the longest of their waits, and charges none then.
@@ -71,4 +74,5 @@ class Limits:
     def _refuse(self, waits: Iterable[tuple[Rule, int]]) -> None:
         rule, wait = max(waits, key=lambda found: found[1])
         if wait:
+            self.refused[rule] += 1
             raise LimitExceeded(rule, -(-wait // 10**9))

@@ -17,6 +17,7 @@ from multidict import CIMultiDictProxy
 from facade.auth.cookies import plain_token
 from facade.auth.logins import Logins
 from facade.hosts import Hosts
+from facade.metrics.tally import Tally
 from facade.middleware.requests import REQUEST_ID_HEADER, finish, request_id_for
 from facade.sessions.proxy import SESSION_PROXY_PATH, upstream
 from facade.sessions.registry import Registry
@@ -48,10 +49,11 @@ class Head(Protocol):
 class FastPath:
     """Decides as `SessionProxy` does, with the same knowledge."""
 
-    def __init__(self, hosts: Hosts, logins: Logins, registry: Registry) -> None:
+    def __init__(self, hosts: Hosts, logins: Logins, registry: Registry, tally: Tally) -> None:
         self._hosts = hosts
         self._logins = logins
         self._registry = registry
+        self._tally = tally
         self._fixed = _fixed_headers()
 
     def answer(self, head: Head, *, last: bool) -> bytes | None:
@@ -70,6 +72,7 @@ class FastPath:
         principal = self._logins.recall(token) if token is not None else None
         if principal is None or (session.user_id != principal.user_id and not principal.is_admin):
             return None
+        self._tally.granted += 1
         return (
             f"HTTP/1.1 200 OK\r\n{_UPSTREAM}: {upstream(session.slug)}\r\n"
             f"{REQUEST_ID_HEADER}: {request_id_for(headers)}\r\n{self._fixed}"

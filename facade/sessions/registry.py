@@ -7,7 +7,9 @@ reachable while the daemon restarts; when it comes back with a whole list, what 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from uuid import UUID
 
 from medforged.client import DaemonError
@@ -24,7 +26,11 @@ _ENDED_CAPACITY = 10_000
 class Registry:
     """Active sessions by id and by slug, and how fresh that knowledge is."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._heard: float | None = None
+        # The newest change that anybody has told of.
+        self._newest = 0
         self._by_id: dict[UUID, Session] = {}
         self._by_slug: dict[str, Session] = {}
         self._ended: OrderedDict[UUID, None] = OrderedDict()
@@ -46,6 +52,21 @@ class Registry:
         """Whether the daemon has ever told all its sessions to this process."""
         return self._known.is_set()
 
+    @property
+    def silence_seconds(self) -> float | None:
+        """How long ago the stream last told anything; None before it ever did."""
+        return None if self._heard is None else self._monotonic() - self._heard
+
+    @property
+    def behind(self) -> int:
+        """By how many revisions the stream is behind what heartbeats and answers to calls have told of."""
+        return max(0, self._newest - self._revision)
+
+    def by_status(self) -> dict[SessionStatus, int]:
+        """How many active sessions there are, by status."""
+        found = Counter(session.status for session in self._by_id.values())
+        return {status: found[status] for status in SessionStatus if status not in _ENDED}
+
     async def wait_known(self) -> None:
         await self._known.wait()
 
@@ -62,6 +83,8 @@ class Registry:
 
     def hear(self, event: WatchEvent | DaemonError) -> None:
         """Take in what the stream says, its loss included."""
+        if not isinstance(event, DaemonError):
+            self._heard = self._monotonic()
         match event:
             case SessionChanged():
                 if self.live:
@@ -73,6 +96,7 @@ class Registry:
                 self._synced(event)
             case Heartbeat():
                 self.recovery_alive = event.recovery_alive
+                self._newest = max(self._newest, event.revision)
             case DaemonError():
                 self._told.clear()
                 self.live = False
@@ -80,6 +104,7 @@ class Registry:
 
     def apply(self, session: Session) -> None:
         """Take in a record, unless a newer one of the same session is known."""
+        self._newest = max(self._newest, session.revision)
         known = self._by_id.get(session.id)
         if session.id in self._ended or (known is not None and known.revision > session.revision):
             return
@@ -98,6 +123,7 @@ class Registry:
             self._by_id.clear()
             self._by_slug.clear()
             self._ended.clear()
+            self._newest = 0
             for session in self._told.values():
                 self.apply(session)
         elif event.relist:

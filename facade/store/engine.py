@@ -32,6 +32,8 @@ class Store:
     def __init__(self, backend: Backend, connections: int) -> None:
         self._backend = backend
         self._engine = backend.engine(connections)
+        self.failures = 0
+        """How many transactions this process could not do, since the database did not answer or could not."""
 
     @classmethod
     def of(cls, settings: Database, environ: Mapping[str, str] = os.environ, *, patient: bool = False) -> Store:
@@ -101,6 +103,7 @@ class Store:
         except SQLAlchemyError as error:
             if not self._backend.unavailable(error):
                 raise
+            self.failures += 1
             reason = str(getattr(error, "orig", None) or error)[:_REASON_LENGTH]
             raise DatabaseUnavailable(f"the database {self._backend.told} does not answer: {reason}") from error
 

@@ -14,6 +14,7 @@ import pytest
 import facade.config
 import medforged.config
 from cli.main import medforgectl
+from facade.metrics.collection import METRICS as FACADE_METRICS
 from medforged.contract.errors import ErrorCode
 from medforged.contract.exitcodes import ExitCode
 from medforged.contract.methods import METHODS
@@ -77,7 +78,7 @@ def test_every_metric_is_documented_and_every_documented_metric_exists() -> None
         for name, cells in table_rows(read("docs/how-to/monitor.md")).items()
         if re.match(r"`(medforge|process)\w*_", name)
     }
-    assert rows == {metric.name: set(metric.labels) for metric in DAEMON_METRICS}
+    assert rows == {metric.name: set(metric.labels) for metric in (*DAEMON_METRICS, *FACADE_METRICS)}
 
 
 def test_the_changelog_has_a_place_for_what_comes() -> None:

@@ -1,0 +1,1 @@
+"""What the facade tells Prometheus."""
