@@ -13,8 +13,10 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from facade.admin.handlers import AdminHandlers
 from facade.auth.accounts import Accounts
 from facade.auth.addresses import Addresses
+from facade.auth.administration import Administration
 from facade.auth.api_token_handlers import ApiTokenHandlers
 from facade.auth.api_tokens import ApiTokens
 from facade.auth.attempts import Attempts
@@ -48,6 +50,7 @@ from facade.sessions.proxy import SessionProxy
 from facade.sessions.registry import Registry
 from facade.sessions.service import SessionService
 from facade.site import Site
+from facade.store.accounts import AccountRows
 from facade.store.api_tokens import ApiTokenRows
 from facade.store.engine import Store
 from facade.store.logins import LoginRows
@@ -85,6 +88,7 @@ class Facade:
         registry: Registry,
         logins: Logins,
         api_tokens: ApiTokens,
+        revision: Revision,
         users: Users,
         store: Store,
     ) -> None:
@@ -94,6 +98,7 @@ class Facade:
         self.registry = registry
         self.logins = logins
         self.api_tokens = api_tokens
+        self.revision = revision
         self.users = users
         self.store = store
 
@@ -150,7 +155,11 @@ async def assemble(
         )
         registry = Registry()
         health = FacadeHealth(client, registry, revision)
-        accounts = Accounts(users, passwords, clock, max_concurrent_sessions=settings.sessions.max_concurrent)
+        rows = AccountRows(store)
+        accounts = Accounts(
+            users, rows, passwords, revision, clock, max_concurrent_sessions=settings.sessions.max_concurrent
+        )
+        administration = Administration(users, rows, passwords, revision, clock)
         devices = Devices(
             await Secrets(store, clock).get("device-cookies", KEY_BYTES),
             clock,
@@ -160,12 +169,14 @@ async def assemble(
         addresses, tally = Addresses(settings.listen.trusted_proxies), Tally()
         limits = Limits(counters, windows(settings.limits), clock)
         attempts = Attempts(limits, addresses, devices)
+        sessions = SessionService(client, registry)
         handlers = Handlers(
             api_tokens=ApiTokenHandlers(api_tokens, attempts, cookies),
             auth=AuthHandlers(accounts, attempts, logins, cookies, tally),
-            sessions=SessionHandlers(SessionService(client, registry)),
+            sessions=SessionHandlers(sessions),
             proxy=SessionProxy(hosts, cookies, logins, registry),
             health=health,
+            admin=AdminHandlers(administration, sessions),
             openapi=OpenApiHandlers(),
         )
         routes = table(handlers)
@@ -217,6 +228,7 @@ async def assemble(
             registry=registry,
             logins=logins,
             api_tokens=api_tokens,
+            revision=revision,
             users=users,
             store=store,
         )

@@ -9,18 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from facade.admin.handlers import AdminHandlers, last_admin, user_not_found
 from facade.auth.api_token_handlers import ApiTokenHandlers, api_token_not_found, too_many_api_tokens
-from facade.auth.handlers import AuthHandlers, account_disabled, busy, email_taken, wrong_credentials
+from facade.auth.handlers import (
+    AuthHandlers,
+    account_disabled,
+    busy,
+    email_taken,
+    wrong_credentials,
+    wrong_password,
+)
 from facade.auth.principals import Scope
 from facade.health import FacadeHealth, HealthReport
 from facade.middleware.access import Who
 from facade.openapi.handlers import OpenApiHandlers
 from facade.problems import admins_only, not_signed_in, rate_limited
 from facade.routing import Answer, Route
+from facade.schemas.admin import AdminSessionQuery, ChangeUser, UserQuery, UserView, nothing_to_change
 from facade.schemas.api_tokens import ApiTokenView, CreateApiToken, NewApiToken, unreadable_name
 from facade.schemas.bodies import Empty
 from facade.schemas.sessions import CreateSession, CurrentSession, Message, SessionQuery, SessionView, StartedSession
-from facade.schemas.users import Credentials, Identity
+from facade.schemas.users import ChangeMe, Credentials, Identity
 from facade.sessions.handlers import SessionHandlers
 from facade.sessions.proxy import SessionProxy, access_denied, not_yet_known
 from facade.sessions.refusals import refusals, session_not_found
@@ -38,6 +47,7 @@ class Handlers:
     sessions: SessionHandlers
     proxy: SessionProxy
     health: FacadeHealth
+    admin: AdminHandlers
     openapi: OpenApiHandlers
 
 
@@ -82,6 +92,10 @@ def table(do: Handlers) -> tuple[Route, ...]:
               answers={200: _COME_IN, 302: _TO_LOGIN}, problems=_ENTRY_REFUSED),
         Route("GET",  "/api/v1/me", do.auth.me, Who.SIGNED_IN, changes=False, scope=Scope.ACCOUNT_READ,
               summary="Who is signed in", answers={200: Identity}),
+        Route("PATCH", "/api/v1/me", do.auth.change_me, Who.SIGNED_IN, changes=True,
+              summary="Change one's address or password; other logins end, with the password API tokens too",
+              body=ChangeMe, answers={200: _SIGNED_IN},
+              problems=(wrong_password(), email_taken(), nothing_to_change(), rate_limited(), busy())),
         Route("GET",  "/api/v1/me/tokens", do.api_tokens.list, Who.SIGNED_IN, changes=False,
               summary="One's own API tokens, newest first", answers={200: list[ApiTokenView]}),
         Route("POST", "/api/v1/me/tokens", do.api_tokens.create, Who.SIGNED_IN, changes=True,
@@ -108,5 +122,18 @@ def table(do: Handlers) -> tuple[Route, ...]:
               scope=Scope.SESSIONS_WRITE,
               summary="Ask a session to stop, as often as one likes", body=Empty,
               answers={202: Message}, problems=_ASKED_FOR_ONE),
+
+        Route("GET",  "/api/v1/admin/users", do.admin.users, Who.ADMIN, changes=False, scope=Scope.ADMIN_READ,
+              summary="Accounts, newest first", query=UserQuery, answers={200: list[UserView]}),
+        Route("PATCH", "/api/v1/admin/users/{id}", do.admin.change_user, Who.ADMIN, changes=True,
+              scope=Scope.ADMIN_WRITE,
+              summary="Change what an account may do; one that is disabled is signed out at once", body=ChangeUser,
+              answers={200: UserView}, problems=(user_not_found(), last_admin(), nothing_to_change())),
+        Route("GET",  "/api/v1/admin/sessions", do.admin.sessions, Who.ADMIN, changes=False, scope=Scope.ADMIN_READ,
+              summary="Everybody's sessions, newest first, ended ones included", query=AdminSessionQuery,
+              answers={200: list[SessionView]}, problems=_ASKED),
+        Route("POST", "/api/v1/admin/sessions/{id}/stop", do.admin.stop_session, Who.ADMIN, changes=True,
+              scope=Scope.ADMIN_WRITE,
+              summary="Ask anybody's session to stop", body=Empty, answers={202: Message}, problems=_ASKED_FOR_ONE),
     )
     # fmt: on

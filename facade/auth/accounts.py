@@ -1,14 +1,19 @@
-"""Owns making an account and signing in to one."""
+"""Owns what people do with their own account: make it, sign in to it, change it."""
 
 from __future__ import annotations
 
-from uuid import uuid4
+from collections.abc import Iterable
+from uuid import UUID, uuid4
 
 import structlog
 
 from facade.auth.emails import InvalidEmail, normalize
 from facade.auth.passwords import Passwords
+from facade.auth.revision import Revision
+from facade.auth.tokens import digest, new_token
 from facade.clock import Clock
+from facade.store.accounts import AccountRows
+from facade.store.logins import LoginEnded
 from facade.store.users import User, Users
 
 __all__ = ["AccountDisabled", "Accounts", "WrongCredentials"]
@@ -27,8 +32,19 @@ class AccountDisabled(Exception):
 class Accounts:
     """Accounts and their passwords."""
 
-    def __init__(self, users: Users, passwords: Passwords, clock: Clock, *, max_concurrent_sessions: int) -> None:
+    def __init__(
+        self,
+        users: Users,
+        rows: AccountRows,
+        passwords: Passwords,
+        revision: Revision,
+        clock: Clock,
+        *,
+        max_concurrent_sessions: int,
+    ) -> None:
         self._users = users
+        self._rows = rows
+        self._revision = revision
         self._passwords = passwords
         self._clock = clock
         self._max_concurrent_sessions = max_concurrent_sessions
@@ -71,3 +87,40 @@ class Accounts:
             await self._users.replace_password_hash(user.id, user.password_hash, anew)
         _log.info("user.login", user_id=str(user.id))
         return user
+
+    async def change(
+        self,
+        user_id: UUID,
+        login_tokens: Iterable[str],
+        current_password: str,
+        *,
+        email: str | None,
+        password: str | None,
+    ) -> tuple[User, str]:
+        """Change one's own address, password, or both. Returns the account, and the token of the login that goes on.
+
+        Every other login of the account ends; with the password, its API tokens end too. Raises WrongCredentials,
+        EmailTaken, Busy, and LoginEnded when none of the logins that ask for it is left.
+        """
+        user = await self._users.by_id(user_id)
+        if user is None:
+            raise LoginEnded
+        checked = await self._passwords.check(user.password_hash, current_password, known=True)
+        if not checked.right:
+            _log.info("user.change_refused", user_id=str(user_id))
+            raise WrongCredentials
+        new_hash = await self._passwords.hash(password, known=True) if password is not None else None
+        token = new_token()
+        changed, revision = await self._rows.change_own(
+            user_id,
+            [digest(login) for login in login_tokens],
+            digest(token),
+            self._clock.now(),
+            email=email,
+            password_hash=new_hash,
+        )
+        self._revision.note_user(user_id, revision)
+        _log.info(
+            "user.changed_own", user_id=str(user_id), email=email is not None, password_changed=password is not None
+        )
+        return changed, token

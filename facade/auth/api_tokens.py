@@ -76,10 +76,6 @@ class ApiTokens:
         _log.info("api_token.revoked", user_id=str(user_id), api_token_id=str(token_id))
         return True
 
-    def forget_user(self, user_id: UUID) -> None:
-        """The user has changed, or tokens of theirs have ended; to be called before anybody is told of it."""
-        self._memory.forget_user(user_id)
-
     async def write_uses(self) -> None:
         """Write down the last uses that the database does not know yet."""
         await self._memory.write_uses()

@@ -12,14 +12,14 @@ from facade.auth.passwords import Busy
 from facade.envelope import success
 from facade.keys import principal_of
 from facade.metrics.tally import Attempt, Tally
-from facade.problems import Problem, unavailable
+from facade.problems import Problem, not_signed_in, unavailable
 from facade.schemas.bodies import Empty, read_body
 from facade.schemas.sessions import Message
-from facade.schemas.users import Credentials, Identity, checked_credentials
-from facade.store.logins import NotAdmitted
+from facade.schemas.users import ChangeMe, Credentials, Identity, checked_change, checked_credentials
+from facade.store.logins import LoginEnded, NotAdmitted
 from facade.store.users import EmailTaken, User
 
-__all__ = ["AuthHandlers", "account_disabled", "busy", "email_taken", "wrong_credentials"]
+__all__ = ["AuthHandlers", "account_disabled", "busy", "email_taken", "wrong_credentials", "wrong_password"]
 
 
 class AuthHandlers:
@@ -75,6 +75,28 @@ class AuthHandlers:
     async def me(self, request: web.Request) -> web.StreamResponse:
         return success(request, Identity.of(principal_of(request)))
 
+    async def change_me(self, request: web.Request) -> web.StreamResponse:
+        wanted = await read_body(request, ChangeMe)
+        email, password = checked_change(wanted)
+        user_id = principal_of(request).user_id
+        try:
+            with self._attempts.confirm(request, user_id):
+                user, token = await self._accounts.change(
+                    user_id, self._cookies.tokens(request), wanted.current_password, email=email, password=password
+                )
+        except WrongCredentials as error:
+            raise wrong_password() from error
+        except EmailTaken as error:
+            raise email_taken() from error
+        except LoginEnded as error:
+            raise not_signed_in() from error
+        except Busy as error:
+            raise busy() from error
+        response = success(request, Identity.of(user))
+        self._cookies.set(response, token)
+        self._attempts.devices.remember(request, response, user)
+        return response
+
     async def _signed_in(self, request: web.Request, user: User, status: int) -> web.StreamResponse:
         # The cookie that the browser had is overwritten; its login must not stay valid without anyone holding it.
         await self._logins.revoke(self._cookies.tokens(request))
@@ -94,6 +116,10 @@ def email_taken() -> Problem:
 
 def wrong_credentials() -> Problem:
     return Problem(401, "Invalid email or password.")
+
+
+def wrong_password() -> Problem:
+    return Problem(403, "The current password is wrong.")
 
 
 def account_disabled() -> Problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from facade.auth.credentials import Credential
 from facade.auth.memory import CAPACITY, WRITE_SECONDS, Memory
@@ -77,10 +76,6 @@ class Logins:
         if count:
             self._revision.note_own(revision)
         return count
-
-    def forget_user(self, user_id: UUID) -> None:
-        """The user has changed, or logins of theirs have ended; to be called before anybody is told of it."""
-        self._memory.forget_user(user_id)
 
     async def write_uses(self) -> None:
         """Write down the last uses that the database does not know yet."""

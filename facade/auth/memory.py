@@ -56,7 +56,7 @@ class Memory:
         self._unwritten: dict[bytes, datetime] = {}
         # Grows whenever something is forgotten, so that what was read before that is not remembered after it.
         self._generation = 0
-        revision.on_change(self.forget_all)
+        revision.on_change(self.forget_all, self.forget_user)
 
     def __len__(self) -> int:
         """How many credentials are known."""

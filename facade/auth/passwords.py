@@ -12,10 +12,11 @@ from typing import TypeVar
 
 import argon2
 
-__all__ = ["MAX_LENGTH", "MIN_LENGTH", "Busy", "Checked", "Passwords", "acceptable"]
+__all__ = ["ACCEPTABLE", "MAX_LENGTH", "MIN_LENGTH", "Busy", "Checked", "Passwords", "acceptable"]
 
 MIN_LENGTH = 8
 MAX_LENGTH = 128
+ACCEPTABLE = f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters."
 
 R = TypeVar("R")
 

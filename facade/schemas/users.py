@@ -10,9 +10,10 @@ import msgspec
 from facade.auth import emails, passwords
 from facade.auth.principals import Principal
 from facade.problems import validation
+from facade.schemas.admin import nothing_to_change
 from facade.store.users import User
 
-__all__ = ["Credentials", "Identity", "checked_credentials"]
+__all__ = ["ChangeMe", "Credentials", "Identity", "checked_change", "checked_credentials"]
 
 
 # What the document says beyond what the type holds: these are checked apart, and told in words of their own.
@@ -47,6 +48,17 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return "Credentials(…)"
 
 
+class ChangeMe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of changing one's own account: a new address, a new password, or both, and the present password."""
+
+    current_password: str
+    email: str | msgspec.UnsetType = msgspec.UNSET
+    password: str | msgspec.UnsetType = msgspec.UNSET
+
+    def __repr__(self) -> str:
+        return "ChangeMe(…)"
+
+
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who is signed in."""
 
@@ -67,15 +79,30 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 def checked_credentials(credentials: Credentials) -> tuple[str, str]:
     """Normalized e-mail address and password for a new account. Raises Problem 422 that names every fault."""
+    email = _normalized(credentials.email, credentials.password)
+    assert email is not None
+    return email, credentials.password
+
+
+def checked_change(change: ChangeMe) -> tuple[str | None, str | None]:
+    """Normalized e-mail address and password, None for what stays. Raises Problem 422 that names every fault."""
+    email = None if change.email is msgspec.UNSET else change.email
+    password = None if change.password is msgspec.UNSET else change.password
+    if email is None and password is None:
+        raise nothing_to_change()
+    return _normalized(email, password), password
+
+
+def _normalized(email: str | None, password: str | None) -> str | None:
+    """The address in its one spelling, where there is one. Raises Problem 422 that names every fault of both."""
     faults: list[tuple[list[str], str, str]] = []
-    email = ""
-    try:
-        email = emails.normalize(credentials.email)
-    except emails.InvalidEmail as error:
-        faults.append((["body", "email"], str(error), "value_error"))
-    if not passwords.acceptable(credentials.password):
-        told = f"A password has {passwords.MIN_LENGTH} to {passwords.MAX_LENGTH} characters."
-        faults.append((["body", "password"], told, "value_error"))
+    if email is not None:
+        try:
+            email = emails.normalize(email)
+        except emails.InvalidEmail as error:
+            faults.append((["body", "email"], str(error), "value_error"))
+    if password is not None and not passwords.acceptable(password):
+        faults.append((["body", "password"], passwords.ACCEPTABLE, "value_error"))
     if faults:
         raise validation(*faults)
-    return email, credentials.password
+    return email

@@ -19,8 +19,9 @@ from facade.schemas.sessions import (
     StartedSession,
 )
 from facade.sessions.service import SessionService
+from medforged.contract.sessions import SessionPage
 
-__all__ = ["SessionHandlers"]
+__all__ = ["SessionHandlers", "session_page", "stop_message"]
 
 
 class SessionHandlers:
@@ -40,19 +41,13 @@ class SessionHandlers:
     async def page(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, SessionQuery)
         found = await self._sessions.page(
-            principal_of(request),
+            principal_of(request).user_id,
             query.status,
             read_cursor(query.cursor),
             query.limit,
             correlation_id=request_id_of(request),
         )
-        last = found.sessions[-1] if found.has_more and found.sessions else None
-        page = Page(
-            limit=query.limit,
-            next_cursor=cursor_text(last.created_at, last.id) if last else None,
-            has_more=found.has_more,
-        )
-        return success(request, [SessionView.of(session) for session in found.sessions], page=page)
+        return session_page(request, found, query.limit)
 
     async def current(self, request: web.Request) -> web.StreamResponse:
         session = await self._sessions.current(principal_of(request), correlation_id=request_id_of(request))
@@ -68,5 +63,17 @@ class SessionHandlers:
         session_id = read_id(request)
         await read_body(request, Empty)
         requested = await self._sessions.stop(principal_of(request), session_id, correlation_id=request_id_of(request))
-        message = "Session stop requested." if requested else "Session already terminal."
-        return success(request, Message(message=message), status=202)
+        return success(request, Message(message=stop_message(requested)), status=202)
+
+
+def session_page(request: web.Request, found: SessionPage, limit: int) -> web.Response:
+    """A listing's answer."""
+    last = found.sessions[-1] if found.has_more and found.sessions else None
+    page = Page(
+        limit=limit, next_cursor=cursor_text(last.created_at, last.id) if last else None, has_more=found.has_more
+    )
+    return success(request, [SessionView.of(session) for session in found.sessions], page=page)
+
+
+def stop_message(requested: bool) -> str:
+    return "Session stop requested." if requested else "Session already terminal."

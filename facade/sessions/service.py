@@ -83,16 +83,16 @@ class SessionService:
 
     async def page(
         self,
-        principal: Principal,
+        user_id: UUID | None,
         statuses: list[SessionStatus],
         after: Cursor | None,
         limit: int,
         *,
         correlation_id: str,
     ) -> SessionPage:
-        """The principal's own sessions, newest first. Raises Problem."""
+        """A user's sessions, or (None) everybody's, newest first. Raises Problem."""
         params = ListSessions(
-            user_id=principal.user_id,
+            user_id=user_id,
             statuses=statuses,
             before_created_at=after.created_at if after else None,
             before_id=after.id if after else None,

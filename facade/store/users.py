@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from facade.store.engine import Store
 from facade.store.tables import users
 
-__all__ = ["EmailTaken", "User", "Users"]
+__all__ = ["EmailTaken", "User", "UserFilter", "Users", "user_of"]
 
 
 class EmailTaken(Exception):
@@ -37,6 +37,15 @@ class User:
     password_revision: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class UserFilter:
+    """Which accounts are meant; None leaves a thing open. `email` is how the address begins."""
+
+    email: str | None = None
+    is_admin: bool | None = None
+    is_disabled: bool | None = None
+
+
 class Users:
     """Accounts in the database."""
 
@@ -46,12 +55,28 @@ class Users:
     async def by_email(self, email: str) -> User | None:
         async with self._store.reading() as connection:
             row = (await connection.execute(select(users).where(users.c.email == email))).one_or_none()
-        return _user(row) if row else None
+        return user_of(row) if row else None
 
     async def by_id(self, user_id: UUID) -> User | None:
         async with self._store.reading() as connection:
             row = (await connection.execute(select(users).where(users.c.id == user_id))).one_or_none()
-        return _user(row) if row else None
+        return user_of(row) if row else None
+
+    async def page(self, wanted: UserFilter, before: tuple[datetime, UUID] | None, limit: int) -> list[User]:
+        """Newest first, those made before this moment, and of the same moment those with smaller ids."""
+        query = select(users).order_by(users.c.created_at.desc(), users.c.id.desc()).limit(limit)
+        if wanted.email is not None:
+            query = query.where(users.c.email.startswith(wanted.email, autoescape=True))
+        if wanted.is_admin is not None:
+            query = query.where(users.c.is_admin == wanted.is_admin)
+        if wanted.is_disabled is not None:
+            query = query.where(users.c.is_disabled == wanted.is_disabled)
+        if before is not None:
+            made_at, user_id = before
+            same = and_(users.c.created_at == made_at, users.c.id < user_id)
+            query = query.where(or_(users.c.created_at < made_at, same))
+        async with self._store.reading() as connection:
+            return [user_of(row) for row in (await connection.execute(query)).all()]
 
     async def add(self, user: User) -> None:
         """Raises EmailTaken; that no two accounts share an address is the database's to hold."""
@@ -80,7 +105,8 @@ class Users:
             )
 
 
-def _user(row: Row[Any]) -> User:
+def user_of(row: Row[Any]) -> User:
+    """The account that a row of the table is."""
     return User(
         id=row.id,
         email=row.email,

@@ -1,0 +1,1 @@
+"""What admins may do over the public API: everybody's accounts and sessions."""
