@@ -1,4 +1,4 @@
-"""Owns running one command's work against the daemon and turning the daemon's refusals into failures of the command."""
+"""Owns running one command's work against daemon or facade, and turning their refusals into failures of the command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from cli.text import one_line
 from medforged.contract.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from medforged.client import DaemonClient, DaemonError
+    from medforged.client import Called, DaemonClient, DaemonError
 
-__all__ = ["Daemon", "failure", "pass_daemon"]
+__all__ = ["DEFAULT_OPERATOR_SOCKET", "Daemon", "Facade", "failure", "pass_daemon", "pass_facade"]
+
+# In the daemon's folder, which is root's; the facade's own is the one that the proxy sees.
+_OPERATOR_SOCKET = "operators.sock"
+DEFAULT_OPERATOR_SOCKET = Path("/run/medforge", _OPERATOR_SOCKET)
 
 T = TypeVar("T")
 
@@ -34,20 +38,47 @@ class Daemon:
     def run(self, work: Callable[[DaemonClient], Awaitable[T]]) -> T:
         """Run `work` with a client of its own. Raises Failure for whatever the daemon refuses."""
         # The client loads an HTTP library, which `--help` and shell completion of words need not wait for.
-        from medforged.client import DEFAULT_SOCKET, DaemonClient, DaemonError
+        from medforged.client import DAEMON, DEFAULT_SOCKET
 
-        async def connected() -> T:
-            async with DaemonClient(self.socket or DEFAULT_SOCKET) as client:
-                return await work(client)
+        return _run(self.socket or DEFAULT_SOCKET, DAEMON, work)
 
-        try:
-            return asyncio.run(connected())
-        except DaemonError as error:
-            raise failure(error) from error
+
+@dataclass(frozen=True, slots=True)
+class Facade:
+    """Where the facade listens to operators: beside the daemon unless said."""
+
+    socket: Path
+
+    @classmethod
+    def of(cls, context: click.Context) -> Facade:
+        """The one that the program's options name."""
+        options = context.find_root().params
+        daemon: Path | None = options.get("socket")
+        beside = DEFAULT_OPERATOR_SOCKET if daemon is None else daemon.with_name(_OPERATOR_SOCKET)
+        return cls(options.get("operator_socket") or beside)
+
+    def run(self, work: Callable[[DaemonClient], Awaitable[T]]) -> T:
+        """Run `work` with a client of its own. Raises Failure for whatever the facade refuses."""
+        from medforged.client import FACADE
+
+        return _run(self.socket, FACADE, work)
+
+
+def _run(socket: Path, called: Called, work: Callable[[DaemonClient], Awaitable[T]]) -> T:
+    from medforged.client import DaemonClient, DaemonError
+
+    async def connected() -> T:
+        async with DaemonClient(socket, called=called) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(connected())
+    except DaemonError as error:
+        raise failure(error) from error
 
 
 def failure(error: DaemonError) -> Failure:
-    """What the daemon answered, as a failure of the command."""
+    """What the program answered, as a failure of the command."""
     message = one_line(error.message)
     if error.code in _TOLD_IN_THE_JOURNAL and error.correlation_id:
         message += f" (correlation id {one_line(error.correlation_id)})"
@@ -55,3 +86,4 @@ def failure(error: DaemonError) -> Failure:
 
 
 pass_daemon = click.make_pass_decorator(Daemon)
+pass_facade = click.make_pass_decorator(Facade)

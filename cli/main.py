@@ -19,6 +19,7 @@ from cli.commands.orphans import cleanup
 from cli.commands.reconcile import reconcile
 from cli.commands.sessions import sessions
 from cli.commands.status import status
+from cli.commands.users import users
 from cli.connection import Daemon
 from cli.exitcodes import BROKEN_PIPE, INTERRUPTED, Failure
 from medforged import __version__
@@ -51,9 +52,17 @@ class _Program(click.Group):
     show_default="/run/medforge/medforged.sock",
     help="The daemon's socket.",
 )
+@click.option(
+    "--operator-socket",
+    type=click.Path(path_type=Path, readable=False),
+    envvar="MEDFORGE_OPERATOR_SOCKET",
+    show_envvar=True,
+    show_default="operators.sock beside the daemon's socket",
+    help="The facade's operator socket, for users.",
+)
 @click.pass_context
-def medforgectl(context: click.Context, socket: Path | None) -> None:
-    """Operate the MedForge daemon of this host.
+def medforgectl(context: click.Context, /, **sockets: Path | None) -> None:
+    """Operate MedForge on this host: the daemon, and the facade's accounts.
 
     Run it as root or as a member of the group medforge. Results go to stdout, everything else to stderr; what a
     command ends with is told in docs/reference/exit-codes.md.
@@ -65,11 +74,12 @@ def medforgectl(context: click.Context, socket: Path | None) -> None:
       medforgectl sessions ls --all -o json
       medforgectl sessions stop abcd2345
       medforgectl reconcile
+      medforgectl users ls
     """
-    context.obj = Daemon(socket)
+    context.obj = Daemon(sockets["socket"])
 
 
-for command in (status, gpus, sessions, reconcile, cleanup, completion):
+for command in (status, gpus, sessions, reconcile, cleanup, users, completion):
     medforgectl.add_command(command)
 
 

@@ -22,9 +22,10 @@ from facade.bootstrap import assemble, prepare
 from facade.config import DEFAULT_PATH, Settings, load_settings, simulated
 from facade.limits.rules import Rule
 from facade.limits.table import SharedTable
-from facade.listening import BACKLOG, Listener, listen
+from facade.listening import BACKLOG, Listener, listen, listen_to_operators, take_passed
 from facade.metrics.workers import Exposure
 from facade.notify import Notifier
+from facade.operators.server import serving_operators
 from facade.privileges import check_privileges
 from facade.server import Runner
 from facade.startup import StartupFailed
@@ -33,7 +34,7 @@ from medforged import __version__, logs
 from medforged.configuration import ConfigurationError
 from medforged.contract.exitcodes import ExitCode
 
-__all__ = ["Worker", "main", "run", "serve"]
+__all__ = ["Listeners", "Worker", "main", "run", "serve"]
 
 _log = structlog.get_logger()
 
@@ -77,15 +78,13 @@ def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
 def run(settings: Settings) -> int:
     """Serve until asked to stop, alone or with workers. Returns the exit code. Raises StartupFailed.
 
-    The socket comes first and is accepted from last, when sessions are known: who connects in between waits.
+    The sockets come first and are accepted from last, when sessions are known: who connects in between waits.
     """
     notifier = Notifier.to_systemd(os.environ)
-    listener = listen(settings.listen, os.environ)
-    exposure: Exposure | None = None
-    try:
-        exposure = Exposure.open(settings.metrics, settings.process.workers)
+    with contextlib.ExitStack() as stack:
+        listeners = _open(settings, stack)
         if settings.process.workers == 1:
-            uvloop.run(serve(settings, listener, notifier, exposure))
+            uvloop.run(serve(settings, listeners, notifier))
             return ExitCode.OK
         # One table for all: an attempt counts whoever serves it.
         counters = SharedTable.create(len(Rule))
@@ -95,7 +94,7 @@ def run(settings: Settings) -> int:
             logs.configure(settings.process.log_format, worker=number)
             worker = Worker(number, channel, counters)
             reports = Notifier.to_supervisor(channel, beat_seconds)
-            return _exit_code(lambda: uvloop.run(serve(settings, listener, reports, exposure, worker)))
+            return _exit_code(lambda: uvloop.run(serve(settings, listeners, reports, worker)))
 
         return Supervisor(
             settings.process.workers,
@@ -105,11 +104,29 @@ def run(settings: Settings) -> int:
             stop_seconds=settings.listen.drain_seconds + _CLOSING_SECONDS,
             beat_seconds=beat_seconds,
         ).run()
-    finally:
-        if exposure is not None:
-            exposure.close()
-        listener.socket.close()
-        listener.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Where requests come in, and where there are such: operators' calls, and what asks for metrics."""
+
+    public: Listener
+    operators: Listener | None
+    exposure: Exposure | None
+
+
+def _open(settings: Settings, stack: contextlib.ExitStack) -> Listeners:
+    """All of them; the stack closes what was opened. Raises StartupFailed."""
+    passed = take_passed(os.environ)
+    public = listen(settings.listen, passed)
+    stack.callback(public.close)
+    operators = listen_to_operators(settings.listen, settings.operators, passed)
+    if operators is not None:
+        stack.callback(operators.close)
+    exposure = Exposure.open(settings.metrics, settings.process.workers)
+    if exposure is not None:
+        stack.callback(exposure.close)
+    return Listeners(public, operators, exposure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +138,7 @@ class Worker:
     counters: SharedTable
 
 
-async def serve(
-    settings: Settings,
-    listener: Listener,
-    notifier: Notifier,
-    exposure: Exposure | None = None,
-    worker: Worker | None = None,
-) -> None:
+async def serve(settings: Settings, listeners: Listeners, notifier: Notifier, worker: Worker | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then answer whoever is connected. Raises StartupFailed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -152,14 +163,18 @@ async def serve(
         ) as facade:
             runner = Runner(facade.app, facade.fast_path, drain_seconds=settings.listen.drain_seconds)
             await runner.setup()
-            exposing = contextlib.AsyncExitStack()
+            beside = contextlib.AsyncExitStack()
             try:
-                if exposure is not None:
+                if (exposure := listeners.exposure) is not None:
                     ours = worker.number if worker is not None else 1
-                    await exposing.enter_async_context(exposure.serving(ours, facade.metrics.read))
+                    await beside.enter_async_context(exposure.serving(ours, facade.metrics.read))
                     _log.info("metrics.exposed", listens=exposure.told)
-                await web.SockSite(runner, listener.socket, backlog=BACKLOG).start()
-                _log.info("facade.started", version=__version__, listens=listener.told)
+                if (operators := listeners.operators) is not None:
+                    serving = serving_operators(facade.operators, operators.socket, settings.listen.drain_seconds)
+                    await beside.enter_async_context(serving)
+                    _log.info("operators.served", listens=operators.told)
+                await web.SockSite(runner, listeners.public.socket, backlog=BACKLOG).start()
+                _log.info("facade.started", version=__version__, listens=listeners.public.told)
                 notifier.tell("READY=1")
                 await stop.wait()
                 _log.info("facade.stopping", reason="asked to")
@@ -167,7 +182,7 @@ async def serve(
                 # Heard as: who connects from now on waits for the next one.
                 notifier.tell("STOPPING=1")
             finally:
-                await exposing.aclose()
+                await beside.aclose()
                 await runner.cleanup()
     finally:
         alive.cancel()

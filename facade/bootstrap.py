@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ from facade.middleware.access import Access
 from facade.middleware.requests import Requests
 from facade.openapi.document import document
 from facade.openapi.handlers import OpenApiHandlers
+from facade.operators.handlers import UserHandlers
+from facade.operators.server import operator_policy, operator_server
 from facade.routes import Handlers, table
 from facade.routing import mount
 from facade.sessions.fastpath import FastPath
@@ -58,6 +61,7 @@ from facade.store.revisions import Revisions
 from facade.store.secrets import Secrets
 from facade.store.users import Users
 from medforged import __version__
+from medforged.calls.server import CallServer
 from medforged.client import DaemonClient, DaemonError
 from medforged.contract import methods
 from medforged.contract.daemon import GetStatus
@@ -76,31 +80,23 @@ _FIRST_LIST_SECONDS = 2.0
 _RESTART_SECONDS = 7.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facade:
-    """A running facade: its application, what answers before it, and the parts that tests look at."""
+    """A running facade: what it serves, what answers before that, and the parts that tests look at."""
 
-    def __init__(
-        self,
-        app: web.Application,
-        fast_path: FastPath,
-        metrics: FacadeMetrics,
-        *,
-        registry: Registry,
-        logins: Logins,
-        api_tokens: ApiTokens,
-        revision: Revision,
-        users: Users,
-        store: Store,
-    ) -> None:
-        self.app = app
-        self.fast_path = fast_path
-        self.metrics = metrics
-        self.registry = registry
-        self.logins = logins
-        self.api_tokens = api_tokens
-        self.revision = revision
-        self.users = users
-        self.store = store
+    app: web.Application
+    fast_path: FastPath
+    metrics: FacadeMetrics
+    operators: CallServer
+    registry: Registry
+    logins: Logins
+    api_tokens: ApiTokens
+    revision: Revision
+    accounts: Accounts
+    administration: Administration
+    users: Users
+    store: Store
+    clock: Clock
 
 
 async def prepare(settings: Settings) -> None:
@@ -179,6 +175,10 @@ async def assemble(
             admin=AdminHandlers(administration, sessions),
             openapi=OpenApiHandlers(),
         )
+        operators = operator_server(
+            UserHandlers(administration, users, max_concurrent_sessions=settings.sessions.max_concurrent),
+            operator_policy(settings.operators),
+        )
         routes = table(handlers)
         handlers.openapi.publish(document(routes, version=__version__))
         origins = OriginGuard(hosts.origins | frozenset(settings.site.development_origins))
@@ -213,9 +213,9 @@ async def assemble(
         if not registry.known:
             _log.warning("daemon.unheard", reason=registry.lost)
         yield Facade(
-            app,
-            FastPath(hosts, logins, registry, tally),
-            FacadeMetrics(
+            app=app,
+            fast_path=FastPath(hosts, logins, registry, tally),
+            metrics=FacadeMetrics(
                 tally=tally,
                 registry=registry,
                 logins=logins,
@@ -225,12 +225,16 @@ async def assemble(
                 health=health,
                 store=store,
             ),
+            operators=operators,
             registry=registry,
             logins=logins,
             api_tokens=api_tokens,
             revision=revision,
+            accounts=accounts,
+            administration=administration,
             users=users,
             store=store,
+            clock=clock,
         )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "Listen",
     "Metrics",
+    "Operators",
     "Process",
     "Sessions",
     "Settings",
@@ -85,6 +86,9 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """Permissions of the Unix socket, in octal."""
     socket_group: str = ""
     """Group that owns the socket: the proxy's; empty keeps the facade's own."""
+    operator_socket: str = ""
+    """Unix socket for operators, of mode 0660 and `operators.group`, in a folder that the proxy does not see; empty
+    opens none. One that systemd passes under the name `operator` comes before it."""
     tcp: str = ""
     """`host:port` instead of the Unix socket; for a trial without a proxy only."""
     trusted_proxies: list[str] = []
@@ -93,6 +97,15 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """How long requests in progress may take to end after SIGTERM."""
     body_max_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1024**3)] = 64 * 1024
     """The largest request body."""
+
+
+class Operators(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may call the operator socket: root and a group."""
+
+    group: str = "medforge"
+    """The operators' group. The facade's own user is none of them, whatever its groups."""
+    own_user: bool = False
+    """Whether the facade's own user may call it too; for a trial in which one user runs everything."""
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +211,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     site: Site = Site()
     listen: Listen = Listen()
+    operators: Operators = Operators()
     auth: Auth = Auth()
     limits: Limits = Limits()
     database: Database = Database()
@@ -258,7 +272,7 @@ def tcp_address(text: str, setting: str = "listen.tcp") -> tuple[str, int]:
 
 
 def simulated(settings: Settings, directory: Path) -> Settings:
-    """The `--simulate` profile: no proxy, no TLS, no root; database and the daemon's socket in one directory."""
+    """The `--simulate` profile: no proxy, no TLS, no root; database and sockets in one directory."""
     replace = msgspec.structs.replace
     tcp = settings.listen.tcp or "127.0.0.1:8080"
     host, port = tcp_address(tcp)
@@ -267,7 +281,8 @@ def simulated(settings: Settings, directory: Path) -> Settings:
     return replace(
         settings,
         site=replace(settings.site, any_host=True, development_origins=[*settings.site.development_origins, *origins]),
-        listen=replace(settings.listen, tcp=tcp),
+        listen=replace(settings.listen, tcp=tcp, operator_socket=str(directory / "operators.sock")),
+        operators=replace(settings.operators, own_user=True),
         auth=replace(settings.auth, cookie_secure=False),
         database=Database(url=f"sqlite+aiosqlite:///{directory / 'facade.db'}"),
         daemon=Daemon(socket=str(directory / "medforged.sock")),

@@ -16,6 +16,8 @@ from medforged.adapters.clock import SystemClock
 from medforged.adapters.procfs import ProcfsProcessTable
 from medforged.adapters.selection import containers_of, isolation_of, select_adapters
 from medforged.adapters.sqlite import SqliteState, open_database
+from medforged.calls.access import policy_for
+from medforged.calls.server import Handler
 from medforged.config import Settings, network_of, packs_of
 from medforged.contract.exitcodes import ExitCode
 from medforged.domain.containers import ContainerLimits, NetworkSpec
@@ -28,13 +30,12 @@ from medforged.domain.errors import (
 from medforged.metrics.collection import DaemonMetrics
 from medforged.metrics.sessions import SessionTally
 from medforged.ports.parts import Parts
-from medforged.rpc.access import policy_for
 from medforged.rpc.handlers.daemon import DaemonHandlers
 from medforged.rpc.handlers.gpus import GpuHandlers
 from medforged.rpc.handlers.orphans import OrphanHandlers
 from medforged.rpc.handlers.packs import PackHandlers
 from medforged.rpc.handlers.sessions import SessionHandlers
-from medforged.rpc.server import Handler, RpcServer
+from medforged.rpc.server import RpcServer
 from medforged.rpc.watch import WatchStream
 from medforged.services.assembly import Services, Timing, assemble
 from medforged.services.plan import SessionPlan

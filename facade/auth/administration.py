@@ -75,9 +75,9 @@ class Administration:
         _log.info("user.password_set", user_id=str(user_id))
         return user
 
-    async def sign_out(self, user_id: UUID) -> Ended:
+    async def sign_out(self, user_id: UUID) -> tuple[User, Ended]:
         """End every login and API token of a user. Raises UserNotFound."""
-        ended, revision = await self._rows.sign_out(user_id)
+        user, ended, revision = await self._rows.sign_out(user_id)
         self._revision.note_user(user_id, revision)
         _log.info("user.signed_out", user_id=str(user_id), logins=ended.logins, api_tokens=ended.api_tokens)
-        return ended
+        return user, ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["MAX_LENGTH", "InvalidEmail", "normalize"]
+__all__ = ["MAX_LENGTH", "InvalidEmail", "beginning", "normalize"]
 
 # RFC 5321 section 4.5.3.1: 64 octets before the @, 254 in all so that the path with its brackets fits in 256.
 MAX_LENGTH = 254
@@ -27,7 +27,7 @@ def normalize(text: str) -> str:
     Two accounts cannot differ in upper and lower case alone, although RFC 5321 would let a mail server tell
     such addresses apart. Raises InvalidEmail.
     """
-    email = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text.strip()).lower())
+    email = beginning(text.strip())
     local, at, domain = email.rpartition("@")
     if not at or not local or not domain:
         raise InvalidEmail("An e-mail address has the form name@example.org.")
@@ -41,3 +41,8 @@ def normalize(text: str) -> str:
     if len(labels) < 2 or not all(_LABEL.fullmatch(label) and len(label) <= _LABEL_MAX_LENGTH for label in labels):
         raise InvalidEmail("The part after the @ is not a domain name.")
     return email
+
+
+def beginning(text: str) -> str:
+    """How addresses that begin so are kept: NFC and lower case."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())

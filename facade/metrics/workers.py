@@ -58,8 +58,7 @@ class Exposure:
 
     def close(self) -> None:
         """Remove what `open` has made."""
-        self._listener.socket.close()
-        self._listener.remove()
+        self._listener.close()
         for opened in self._own.values():
             opened.close()
         if self._folder is not None:

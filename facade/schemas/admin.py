@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -33,7 +32,7 @@ class UserQuery(Paging, frozen=True, kw_only=True):
 
     def filter(self) -> UserFilter:
         """Which accounts are meant, in the spelling in which addresses are kept."""
-        email = None if self.email is None else unicodedata.normalize("NFC", self.email).lower()
+        email = None if self.email is None else emails.beginning(self.email)
         return UserFilter(email=email, is_admin=self.is_admin, is_disabled=self.is_disabled)
 
 

@@ -30,6 +30,11 @@ _TOLD: dict[ErrorCode, tuple[int, str, int]] = {
     ErrorCode.STOPPED_WHILE_STARTING: (409, "The session was stopped while it was starting.", 0),
     ErrorCode.CREATE_FAILED: (500, "Failed to start session runtime.", 0),
     ErrorCode.HOST_FAILED: (502, "The host could not do this; try again in a few seconds.", 0),
+    # The daemon knows no accounts, and lets calls wait.
+    ErrorCode.USER_NOT_FOUND: (500, _DEFECT, 0),
+    ErrorCode.EMAIL_TAKEN: (500, _DEFECT, 0),
+    ErrorCode.LAST_ADMIN: (500, _DEFECT, 0),
+    ErrorCode.BUSY: (503, _AWAY, 2),
     ErrorCode.SHUTTING_DOWN: (503, "The session service is restarting; try again in a few seconds.", 2),
     ErrorCode.UNREACHABLE: (503, _AWAY, 2),
     ErrorCode.INTERNAL: (500, _DEFECT, 0),

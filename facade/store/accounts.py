@@ -126,13 +126,13 @@ class AccountRows:
             await _end_api_tokens(connection, user_id)
             return user, await advance(connection)
 
-    async def sign_out(self, user_id: UUID) -> tuple[Ended, int]:
+    async def sign_out(self, user_id: UUID) -> tuple[User, Ended, int]:
         """End every login and every API token of the user. Raises UserNotFound."""
         async with self._store.writing() as connection:
             await lock(connection)
-            await _find(connection, user_id)
+            user = await _find(connection, user_id)
             ended = Ended(await _end_logins(connection, user_id), await _end_api_tokens(connection, user_id))
-            return ended, await advance(connection)
+            return user, ended, await advance(connection)
 
 
 def _administers(user: User) -> bool:

@@ -1,4 +1,4 @@
-"""Owns calling the daemon's methods and reading one watch stream over its Unix socket.
+"""Owns calling the methods of a program and reading the daemon's watch stream, over a Unix socket.
 
 Calls wait out a restart of the daemon. Where its socket stays open meanwhile, whoever connects is heard by the next
 daemon; what has to be told apart is whether a call had begun. Every call is announced first (`Expect: 100-continue`)
@@ -26,7 +26,7 @@ from medforged.contract.errors import ErrorBody, ErrorCode
 from medforged.contract.methods import CORRELATION_HEADER, WATCH_PATH, Method
 from medforged.contract.watch import HEARTBEAT_SECONDS, WatchEvent
 
-__all__ = ["DEFAULT_SOCKET", "DaemonClient"]
+__all__ = ["DAEMON", "DEFAULT_SOCKET", "FACADE", "Called", "DaemonClient"]
 
 DEFAULT_SOCKET = Path("/run/medforge/medforged.sock")
 
@@ -48,11 +48,29 @@ P = TypeVar("P", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
 
 
-class DaemonClient:
-    """A pool of connections to one daemon. Use as an async context manager or call `close`."""
+@dataclass(frozen=True, slots=True)
+class Called:
+    """Who is called, as messages name it, and its systemd unit."""
 
-    def __init__(self, socket: Path = DEFAULT_SOCKET, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+    name: str
+    unit: str
+
+
+DAEMON = Called("daemon", "medforged")
+FACADE = Called("facade", "medforge-facade")
+
+
+class DaemonClient:
+    """A pool of connections to one daemon, or to a facade's operator socket, which speaks as the daemon does.
+
+    Use as an async context manager or call `close`.
+    """
+
+    def __init__(
+        self, socket: Path = DEFAULT_SOCKET, *, called: Called = DAEMON, patience_seconds: float = _PATIENCE_SECONDS
+    ) -> None:
         self._socket = socket
+        self._called = called
         self._patience = patience_seconds
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
@@ -89,8 +107,8 @@ class DaemonClient:
                 again = _was_lost(error) and (may_repeat(method) or not attempt.begun)
             else:
                 if status == 200:
-                    return _result(method, body)
-                failure, cause = _refusal(status, body), None
+                    return self._result(method, body)
+                failure, cause = self._refusal(status, body), None
                 again = failure.code is ErrorCode.SHUTTING_DOWN and may_repeat(method)
             if interruption is None:
                 interruption, attempt.deadline = failure, loop.time() + self._patience
@@ -113,7 +131,7 @@ class DaemonClient:
                 f"http://medforged{WATCH_PATH}", params=params, timeout=timeout, read_bufsize=_MAX_LINE_BYTES
             ) as response:
                 if response.status != 200:
-                    raise _refusal(response.status, await response.read())
+                    raise self._refusal(response.status, await response.read())
                 async for line in response.content:
                     yield _events.decode(line)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -142,15 +160,33 @@ class DaemonClient:
             remedy = "run this as root or as a member of the group that owns the socket"
             reason = "permission denied"
         elif number in (errno.ENOENT, errno.ECONNREFUSED):
-            remedy = "start it with ./ops/up or systemctl start medforged"
+            remedy = f"start it with ./ops/up or systemctl start {self._called.unit}"
             reason = "it is not running" if number == errno.ENOENT else "nothing listens there"
         elif isinstance(error, TimeoutError):
-            remedy = "see its log or journalctl -u medforged"
+            remedy = f"see its log or journalctl -u {self._called.unit}"
             reason = "it did not answer in time"
         else:
-            remedy = "see its log or journalctl -u medforged"
+            remedy = f"see its log or journalctl -u {self._called.unit}"
             reason = f"the connection was lost ({str(error) or type(error).__name__})"
-        return DaemonError(ErrorCode.UNREACHABLE, f"cannot reach the daemon at {self._socket}: {reason}; {remedy}")
+        return DaemonError(
+            ErrorCode.UNREACHABLE, f"cannot reach the {self._called.name} at {self._socket}: {reason}; {remedy}"
+        )
+
+    def _result(self, method: Method[P, R], body: bytes) -> R:
+        try:
+            return msgspec.json.decode(body, type=method.result)
+        except msgspec.MsgspecError as error:
+            raise DaemonError(
+                ErrorCode.INTERNAL,
+                f"cannot read the {self._called.name}'s answer to {method.name}: {error}; are both of one version?",
+            ) from error
+
+    def _refusal(self, status: int, body: bytes) -> DaemonError:
+        try:
+            told = _errors.decode(body)
+        except msgspec.MsgspecError:
+            return DaemonError(ErrorCode.INTERNAL, f"the {self._called.name} answered {status} without saying why")
+        return DaemonError(told.code, told.message, told.correlation_id, told.details)
 
 
 @dataclass(slots=True)
@@ -188,21 +224,3 @@ def _was_lost(error: BaseException) -> bool:
     """Whether there was a connection, as there is with a daemon that restarts, and not merely nobody who listens."""
     lost = aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | ConnectionError
     return isinstance(error, lost) and not isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
-
-
-def _result(method: Method[P, R], body: bytes) -> R:
-    try:
-        return msgspec.json.decode(body, type=method.result)
-    except msgspec.MsgspecError as error:
-        raise DaemonError(
-            ErrorCode.INTERNAL,
-            f"cannot read the daemon's answer to {method.name}: {error}; are client and daemon of one version?",
-        ) from error
-
-
-def _refusal(status: int, body: bytes) -> DaemonError:
-    try:
-        told = _errors.decode(body)
-    except msgspec.MsgspecError:
-        return DaemonError(ErrorCode.INTERNAL, f"the daemon answered {status} without saying why")
-    return DaemonError(told.code, told.message, told.correlation_id, told.details)

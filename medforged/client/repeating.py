@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from medforged.contract.methods import METHODS, Method, sessions_stop
+from medforged.contract.operators import OPERATOR_METHODS
 
 __all__ = ["REPEATABLE", "may_repeat"]
 
 # What is not audited changes nothing. To be asked twice to stop a session is the same as once.
-REPEATABLE: frozenset[str] = frozenset({method.name for method in METHODS if not method.audited} | {sessions_stop.name})
+REPEATABLE: frozenset[str] = frozenset(
+    {method.name for method in (*METHODS, *OPERATOR_METHODS) if not method.audited} | {sessions_stop.name}
+)
 
 
 def may_repeat(method: Method[Any, Any]) -> bool:

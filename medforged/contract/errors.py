@@ -1,4 +1,4 @@
-"""Owns the closed list of error codes that the socket answers with, and the shape of an error."""
+"""Owns the closed list of error codes that daemon and facade answer calls with, and the shape of an error."""
 
 from __future__ import annotations
 
@@ -38,8 +38,16 @@ class ErrorCode(StrEnum):
     """The session could not be started; its record says why, and everything made for it is undone."""
     HOST_FAILED = "host_failed"
     """A part of the host (container engine, storage, GPU driver) failed; the message names it."""
+    USER_NOT_FOUND = "user_not_found"
+    """No account has this id or address."""
+    EMAIL_TAKEN = "email_taken"
+    """Another account has this address."""
+    LAST_ADMIN = "last_admin"
+    """Nobody would be left who can administer the site."""
+    BUSY = "busy"
+    """Too much is waiting to be done; try again in a few seconds."""
     SHUTTING_DOWN = "shutting_down"
-    """The daemon is stopping and starts nothing new; try again in a few seconds."""
+    """The program is stopping and starts nothing new; try again in a few seconds."""
     UNREACHABLE = "unreachable"
     """Never sent: what the client raises when the socket does not answer."""
     INTERNAL = "internal"
@@ -60,6 +68,10 @@ HTTP_STATUS: dict[ErrorCode, int] = {
     ErrorCode.STOPPED_WHILE_STARTING: 409,
     ErrorCode.CREATE_FAILED: 500,
     ErrorCode.HOST_FAILED: 502,
+    ErrorCode.USER_NOT_FOUND: 404,
+    ErrorCode.EMAIL_TAKEN: 409,
+    ErrorCode.LAST_ADMIN: 409,
+    ErrorCode.BUSY: 503,
     ErrorCode.SHUTTING_DOWN: 503,
     ErrorCode.UNREACHABLE: 503,
     ErrorCode.INTERNAL: 500,

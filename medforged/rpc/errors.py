@@ -5,7 +5,7 @@ from __future__ import annotations
 from medforged.contract.errors import ErrorCode
 from medforged.domain import errors
 
-__all__ = ["RpcError", "code_of"]
+__all__ = ["code_of"]
 
 # Most specific first.
 _CODES: tuple[tuple[type[errors.MedForgeError], ErrorCode], ...] = (
@@ -21,16 +21,9 @@ _CODES: tuple[tuple[type[errors.MedForgeError], ErrorCode], ...] = (
 )
 
 
-class RpcError(Exception):
-    """A call that is refused before any service sees it."""
-
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def code_of(error: errors.MedForgeError) -> ErrorCode:
+def code_of(error: Exception) -> ErrorCode | None:
+    """None for what is no error of the domain: a defect."""
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
-    return ErrorCode.INTERNAL
+    return ErrorCode.INTERNAL if isinstance(error, errors.MedForgeError) else None

@@ -10,11 +10,11 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from medforged.calls.server import CallRefused
 from medforged.contract.errors import ErrorCode
 from medforged.contract.watch import HEARTBEAT_SECONDS, Heartbeat, SessionChanged, Synced, WatchEvent
 from medforged.domain.sessions import Session
 from medforged.ports.state import StateStore
-from medforged.rpc.errors import RpcError
 from medforged.rpc.handlers.sessions import session_to_wire
 from medforged.services.changes import ChangeFeed
 
@@ -73,18 +73,18 @@ class WatchStream:
 def _position(request: web.Request) -> tuple[int | None, UUID | None]:
     unknown = set(request.query) - {"since", "epoch"}
     if unknown:
-        raise RpcError(ErrorCode.BAD_REQUEST, f"unknown parameter {min(unknown)!r}; watch takes since and epoch")
+        raise CallRefused(ErrorCode.BAD_REQUEST, f"unknown parameter {min(unknown)!r}; watch takes since and epoch")
     if ("since" in request.query) is not ("epoch" in request.query):
-        raise RpcError(ErrorCode.BAD_REQUEST, "since and epoch go together; give both or neither")
+        raise CallRefused(ErrorCode.BAD_REQUEST, "since and epoch go together; give both or neither")
     if "since" not in request.query:
         return None, None
     try:
         since = int(request.query["since"])
         epoch = UUID(request.query["epoch"])
     except ValueError as error:
-        raise RpcError(ErrorCode.BAD_REQUEST, "since must be a whole number and epoch a UUID") from error
+        raise CallRefused(ErrorCode.BAD_REQUEST, "since must be a whole number and epoch a UUID") from error
     if since < 0:
-        raise RpcError(ErrorCode.BAD_REQUEST, "since must not be negative")
+        raise CallRefused(ErrorCode.BAD_REQUEST, "since must not be negative")
     return since, epoch
 
 

@@ -2,8 +2,9 @@
 
     keeper.py --socket PATH --pid-file PATH [--mode 0660] [--group NAME] [--overlap] -- PROGRAM [ARGUMENT …]
 
-The program takes the socket over as sd_listen_fds(3) tells it, and says how it is by sd_notify(3). While none serves,
-whoever connects waits in the socket's backlog. The first program has to become ready, or the keeper ends as it did;
+The program takes the socket over as sd_listen_fds(3) tells it, and says how it is by sd_notify(3). Sockets that the
+keeper was given in that way itself it holds too, and passes on under their names. While none serves, whoever connects
+waits in a socket's backlog. The first program has to become ready, or the keeper ends as it did;
 from then on a program that ends is started again, however often it does.
 
     SIGTERM, SIGINT   end the program, then take the socket away
@@ -25,11 +26,11 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common import UNAVAILABLE, Failure
-from keeper_programs import PidFile, Program, first_of, start
+from keeper_programs import PidFile, Program, first_of, start, take_passed
 from keeper_socket import listen
 
 FIRST_DELAY_SECONDS = 0.1
@@ -46,10 +47,16 @@ class Keeper:
     """One socket and the program behind it."""
 
     def __init__(
-        self, argv: Sequence[str], listener: socket.socket, pid_file: PidFile, *, overlap: bool, stop_seconds: float
+        self,
+        argv: Sequence[str],
+        listeners: Mapping[str, int],
+        pid_file: PidFile,
+        *,
+        overlap: bool,
+        stop_seconds: float,
     ) -> None:
         self._argv = argv
-        self._listener = listener
+        self._listeners = listeners
         self._pid_file = pid_file
         self._overlap = overlap
         self._stop_seconds = stop_seconds
@@ -129,7 +136,7 @@ class Keeper:
 
     def _start(self) -> Program:
         notify = "@" + self._notify.getsockname()[1:].decode()
-        program = start(self._argv, self._listener.fileno(), notify)
+        program = start(self._argv, self._listeners, notify)
         self._running = [one for one in self._running if not one.ended.is_set()]
         self._running.append(program)
         self._write_pids()
@@ -178,6 +185,7 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, most) if most > 0 else OPEN_FILES, most))
     pid_file = PidFile(options.pid_file)
+    passed = take_passed()
     try:
         # The program of a keeper that was killed listens there still.
         listener = listen(options.socket, int(options.mode, 8), options.group, replace=bool(pid_file.running()))
@@ -186,8 +194,10 @@ def main() -> int:
         return error.code
     inode = options.socket.lstat().st_ino
 
+    listeners = {pid_file.path.stem: listener.fileno(), **passed}
+
     async def keep() -> int:
-        keeper = Keeper(options.argv, listener, pid_file, overlap=options.overlap, stop_seconds=options.stop_seconds)
+        keeper = Keeper(options.argv, listeners, pid_file, overlap=options.overlap, stop_seconds=options.stop_seconds)
         return await keeper.run()
 
     try:

@@ -1,13 +1,14 @@
-"""Owns a keeper's programs as processes: starting one with the socket, its signals and its end, and the pid file."""
+"""Owns a keeper's programs as processes: starting one with its sockets, its signals and its end, and the pid file."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -64,30 +65,44 @@ class Program:
         self.ended.set()
 
 
-def start(argv: Sequence[str], listener: int, notify: str) -> Program:
-    """Start a program that gets the descriptor `listener` and tells the address `notify` how it is."""
+def take_passed() -> dict[str, int]:
+    """The listening sockets that this process was given itself, by name, as sd_listen_fds(3) has it."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    descriptors = range(_FIRST_PASSED, _FIRST_PASSED + int(os.environ.get("LISTEN_FDS", "0")))
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return dict(zip(names, descriptors, strict=True))
+
+
+def start(argv: Sequence[str], listeners: Mapping[str, int], notify: str) -> Program:
+    """Start a program that gets the descriptors `listeners` by name and tells the address `notify` how it is."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    environ |= {"NOTIFY_SOCKET": notify, "LISTEN_FDS": "1"}
+    environ |= {"NOTIFY_SOCKET": notify, "LISTEN_FDS": str(len(listeners)), "LISTEN_FDNAMES": ":".join(listeners)}
     # A signal between fork and exec would be heard by the keeper too: both share what signals are reported by.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         # Not by subprocess: LISTEN_PID is the new process's own.
         pid = os.fork()
         if pid == 0:
-            _become(argv, listener, environ, mask)
+            _become(argv, list(listeners.values()), environ, mask)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Program(pid)
 
 
-def _become(argv: Sequence[str], listener: int, environ: dict[str, str], mask: Iterable[int]) -> NoReturn:
+def _become(argv: Sequence[str], listeners: Sequence[int], environ: dict[str, str], mask: Iterable[int]) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         for number in _DEFAULTS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.dup2(listener, _FIRST_PASSED)
-        os.set_inheritable(_FIRST_PASSED, True)
+        # Out of the way first: one of them can be where another has to go.
+        free = _FIRST_PASSED + len(listeners)
+        aside = [fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, free) for listener in listeners]
+        for target, source in enumerate(aside, start=_FIRST_PASSED):
+            os.dup2(source, target, inheritable=True)
         os.execvpe(argv[0], [*argv], {**environ, "LISTEN_PID": str(os.getpid())})
     except OSError as error:
         os.write(2, f"keeper: {argv[0]} cannot be started: {error.strerror}\n".encode())

@@ -55,6 +55,11 @@ class Layout:
         return self.run / "medforged.sock"
 
     @property
+    def operator_socket(self) -> Path:
+        """The facade's, for operators: beside the daemon's, where neither the facade nor Caddy can put anything."""
+        return self.run / "operators.sock"
+
+    @property
     def daemon_pid_file(self) -> Path:
         """Of the program; the ledger has its keeper."""
         return self.run / "daemon.pid"

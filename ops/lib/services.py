@@ -38,7 +38,10 @@ def ensure_facade(layout: Layout, ledger: Ledger, venv: Path) -> None:
     if not hostparts.has_systemd():
         # Two facades may serve at once: the next one is ready before the last one stops accepting.
         argv = [*_keeper(layout.facade_socket, layout.facade_pid_file, CADDY_USER), "--overlap", "--", *argv]
-    _ensure(layout, ledger, "facade", [*become, *argv], layout.facade_socket)
+    # Before that, and as root: the socket by which operators reach it, where it could not make one itself.
+    operators = ["/usr/bin/python3", ROOT / "ops" / "lib" / "listener.py", "--socket", layout.operator_socket,
+                 "--name", "operator", "--group", OPERATOR_GROUP, "--"]  # fmt: skip
+    _ensure(layout, ledger, "facade", [*operators, *become, *argv], layout.facade_socket)
 
 
 def _keeper(listens_at: Path, pid_file: Path, group: str) -> list[str | Path]:
@@ -82,6 +85,7 @@ def stop_all(layout: Layout, ledger: Ledger, venv: Path, *, force: bool) -> None
         run([ROOT / "deploy" / "caddy" / "container", "down"], env=_caddy_environment(layout), check=False)
         ledger.forget("caddy")
     _stop(ledger, "facade")
+    layout.operator_socket.unlink(missing_ok=True)
     _stop(ledger, "daemon")
     config = layout.state / "medforged.toml"
     if config.exists() and succeeds(["docker", "info"]):
@@ -186,6 +190,8 @@ def _facade_config(layout: Layout) -> str:
             "[listen]",
             f"socket = {quoted(str(layout.facade_socket))}",
             f"socket_group = {quoted(CADDY_USER)}",
+            "[operators]",
+            f"group = {quoted(OPERATOR_GROUP)}",
             "[database]",
             f"url = {quoted(f'sqlite+aiosqlite:///{layout.facade_state}/facade.db')}",
             "[daemon]",

@@ -54,11 +54,13 @@ def up() -> None:
             before = log.stat().st_size if log.exists() else 0
             ledger.start(name, argv, log)
             ledger.wait_ready(name, log, before, ready, 30)
+    ctl = f"{venv}/bin/medforgectl --socket {home}/medforged.sock"
     print(
         f"MedForge is up, with a simulated host: sessions are records, there is no IDE behind them.\n"
         f"  web   {_site()}/\n"
         f"  api   {_site()}/api/v1\n"
-        f"  ask   {venv}/bin/medforgectl --socket {home}/medforged.sock status\n"
+        f"  ask   {ctl} status\n"
+        f"  admin {ctl} users create you@example.org --admin --generate\n"
         f"  logs  {home}\n"
         f"  stop  ops/down --simulate"
     )
@@ -88,6 +90,9 @@ def _facade_config(home: Path) -> str:
             f"development_origins = [{quoted(_site())}]",
             "[listen]",
             f"tcp = {quoted(f'127.0.0.1:{_port()}')}",
+            f"operator_socket = {quoted(str(home / 'operators.sock'))}",
+            "[operators]",
+            "own_user = true",
             "[auth]",
             "cookie_secure = false",
             "[database]",

@@ -64,13 +64,15 @@ def up(layout: Layout, ledger: Ledger) -> None:
     services.ensure_caddy(layout, ledger)
     wait_for("the site's answer", lambda: _answers(layout), 30, f"see the logs in {layout.logs}")
     _link_command(layout, venv, ledger)
+    ctl = f"{venv}/bin/medforgectl --socket {layout.daemon_socket}"
     print(
         f"MedForge is up.\n"
         f"  web   {layout.url('medforge')}/\n"
         f"  api   {layout.url('api.medforge')}/api/v1\n"
         f"  IDEs  {layout.url('s-<slug>.medforge')}/\n"
         f"  CA    {layout.caddy_state}/caddy/pki/authorities/local/root.crt (trust it once)\n"
-        f"  ask   {venv}/bin/medforgectl --socket {layout.daemon_socket} status\n"
+        f"  ask   {ctl} status\n"
+        f"  admin {ctl} users create you@example.org --admin --generate\n"
         f"  logs  {layout.logs}\n"
         f"  stop  ops/down"
     )

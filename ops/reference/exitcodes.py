@@ -28,7 +28,7 @@ def page() -> str:
         "ends with 1 when something is pending or failed, `medforgectl cleanup` when something other than a workspace "
         "could not be removed, either when a part of the host could not be looked at, and `medforgectl gpus recheck` "
         "when the GPU is still unhealthy or in quarantine.",
-        "## What medforgectl makes of the daemon's answers",
+        "## What medforgectl makes of the answers of daemon and facade",
         "A socket that may not be opened ends with 77; one that does not exist, or that nobody serves, with 69.",
         table(
             ["error code", "exit code"],

@@ -18,7 +18,8 @@ def page() -> str:
     return document(
         "# medforgectl",
         "The operator's command line. What each command ends with is told in [exit codes](exit-codes.md); the shape of "
-        "its JSON is the [socket's own](rpc.md). There are no colours where `NO_COLOR` is set or stdout is not a "
+        "its JSON is that of the [daemon's socket](rpc.md), of `users` that of the "
+        "[facade's operator socket](operator-rpc.md). There are no colours where `NO_COLOR` is set or stdout is not a "
         "terminal.",
         *blocks,
     )

@@ -18,6 +18,7 @@ from facade.metrics.collection import METRICS as FACADE_METRICS
 from medforged.contract.errors import ErrorCode
 from medforged.contract.exitcodes import ExitCode
 from medforged.contract.methods import METHODS
+from medforged.contract.operators import OPERATOR_METHODS
 from medforged.metrics.collection import METRICS as DAEMON_METRICS
 from ops.reference.pages import PAGES
 from tests.architecture.markdown import anchors, links, medforgectl_calls, spans
@@ -38,10 +39,12 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
 
 
 def test_every_method_and_error_code_is_documented() -> None:
+    for name, methods in (("rpc", METHODS), ("operator-rpc", OPERATOR_METHODS)):
+        page = read(f"docs/reference/{name}.md")
+        for method in methods:
+            assert f"### POST /v1/{method.name}\n\n{method.summary}" in page
+            assert method.summary
     page = read("docs/reference/rpc.md")
-    for method in METHODS:
-        assert f"### POST /v1/{method.name}\n\n{method.summary}" in page
-        assert method.summary
     rows = table_rows(page)
     for code in ErrorCode:
         assert rows[f"`{code.value}`"][-1], f"{code.name} has no meaning"

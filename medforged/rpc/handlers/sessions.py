@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from medforged.calls.server import CallRefused
 from medforged.contract import sessions as wire
 from medforged.contract.errors import ErrorCode
 from medforged.domain.sessions import Session, SessionStatus, Tier
 from medforged.ports.containers import ContainerRuntime
 from medforged.ports.state import SessionQuery, StateStore
-from medforged.rpc.errors import RpcError
 from medforged.services.creation import SessionCreation
 from medforged.services.ending import SessionEnding
 from medforged.services.orphans import OrphanSearch
@@ -52,11 +52,13 @@ class SessionHandlers:
 
     async def list(self, params: wire.ListSessions) -> wire.SessionPage:
         if (params.before_created_at is None) is not (params.before_id is None):
-            raise RpcError(ErrorCode.BAD_REQUEST, "before_created_at and before_id go together; give both or neither")
+            raise CallRefused(
+                ErrorCode.BAD_REQUEST, "before_created_at and before_id go together; give both or neither"
+            )
         before = None
         if params.before_created_at is not None and params.before_id is not None:
             if params.before_created_at.tzinfo is None:
-                raise RpcError(ErrorCode.BAD_REQUEST, "before_created_at has no time zone; write it in UTC with a Z")
+                raise CallRefused(ErrorCode.BAD_REQUEST, "before_created_at has no time zone; write it in UTC with a Z")
             before = (params.before_created_at, params.before_id)
         # One more than asked for tells whether there are more.
         found = await self._state.sessions(

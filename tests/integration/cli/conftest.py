@@ -1,4 +1,4 @@
-"""Fixtures of the CLI's integration tests: a scripted daemon, and the program that talks to it."""
+"""Fixtures of the CLI's integration tests: a scripted daemon, a real facade, and the program that talks to both."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.cli.operated import OperatedFacade
 from tests.integration.cli.program import Medforgectl, loaded
 from tests.integration.cli.scripted import ScriptedDaemon
 from tests.integration.cli.warm import Warm
@@ -32,6 +33,14 @@ def daemon(socket_path: Path) -> Iterator[ScriptedDaemon]:
 def warm() -> Iterator[Warm]:
     with loaded() as warm:
         yield warm
+
+
+@pytest.fixture
+def facade(daemon: ScriptedDaemon, socket_path: Path) -> Iterator[OperatedFacade]:
+    operated = OperatedFacade(socket_path.parent)
+    operated.start()
+    yield operated
+    operated.close()
 
 
 @pytest.fixture

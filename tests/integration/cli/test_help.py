@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from cli.connection import DEFAULT_OPERATOR_SOCKET
 from cli.main import medforgectl as program
 from medforged import __version__
 from medforged.client import DEFAULT_SOCKET
@@ -18,6 +19,7 @@ from medforged.contract.gpus import GpuList
 from medforged.contract.orphans import Orphan, OrphanKind
 from medforged.contract.sessions import SessionStatus
 from tests.fakes.daemon import make_gpu
+from tests.integration.cli.operated import OperatedFacade
 from tests.integration.cli.program import Medforgectl
 from tests.integration.cli.scripted import ScriptedDaemon
 
@@ -57,13 +59,19 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_examples_do_what_they_say(daemon: ScriptedDaemon, medforgectl: Medforgectl, example: str) -> None:
+def test_examples_do_what_they_say(
+    request: pytest.FixtureRequest, daemon: ScriptedDaemon, medforgectl: Medforgectl, example: str
+) -> None:
     for slug in ("abcd2345", "efgh6723"):
         session = daemon.add(slug=slug)
         daemon.ends[session.id] = SessionStatus.STOPPED
         daemon.logs[session.id] = "ready\n"
     daemon.gpus = GpuList(gpus=[make_gpu(3, uuid="GPU-5d2f8a1e-0c6b-4f0e-9a37-2b8e6c1d4f70")], faults=[])
     daemon.orphans = [Orphan(kind=OrphanKind.PORT, name="veth1a2b3c4", reason="it leads to no container")]
+    if " users " in example:
+        facade: OperatedFacade = request.getfixturevalue("facade")
+        for name in ("root", "ada", "bob") if " create " not in example else ("root",):
+            facade.add(f"{name}@example.org", is_admin=name == "root")
     arguments = shlex.split(re.split(r" [|>] ", example)[0])[1:]
     done = medforgectl(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
@@ -78,6 +86,11 @@ def test_version(medforgectl: Medforgectl) -> None:
 
 def test_the_default_socket_is_the_clients(medforgectl: Medforgectl) -> None:
     assert str(DEFAULT_SOCKET) in medforgectl("--help").stdout
+
+
+def test_the_default_operator_socket_is_beside_it(medforgectl: Medforgectl) -> None:
+    assert DEFAULT_OPERATOR_SOCKET.parent == DEFAULT_SOCKET.parent
+    assert "operators.sock beside the daemon's socket" in " ".join(medforgectl("--help").stdout.split())
 
 
 def test_help_loads_neither_the_client_nor_the_tables(medforgectl: Medforgectl) -> None:
@@ -124,6 +137,7 @@ def completed(medforgectl: Medforgectl, line: str) -> list[str]:
         ("gpus -o j", ["json"]),
         ("gpus ", ["disable", "enable", "ls", "recheck"]),
         ("completion f", ["fish"]),
+        ("users ", ["create", "logout", "ls", "password", "set"]),
         ("cleanup --f", ["--force"]),
     ],
 )
@@ -138,7 +152,14 @@ def test_slugs_of_active_sessions_are_completed(daemon: ScriptedDaemon, medforge
     assert sorted(completed(medforgectl, "sessions stop abzz2345 ab")) == ["abcd2345"]
 
 
-@pytest.mark.parametrize("line", ["sessions show ab", "gpus enable "])
+def test_addresses_are_completed(facade: OperatedFacade, medforgectl: Medforgectl) -> None:
+    for email in ("ada@example.org", "adam@example.org", "bob@example.org"):
+        facade.add(email)
+    assert sorted(completed(medforgectl, "users set ada")) == ["ada@example.org", "adam@example.org"]
+    assert completed(medforgectl, "users logout B") == ["bob@example.org"]
+
+
+@pytest.mark.parametrize("line", ["sessions show ab", "gpus enable ", "users set a"])
 def test_nothing_is_completed_where_no_daemon_answers(medforgectl: Medforgectl, line: str) -> None:
     assert completed(medforgectl, line) == []
 

@@ -20,11 +20,13 @@ from sqlalchemy import update
 
 from facade.auth.passwords import Passwords
 from facade.bootstrap import Facade, assemble
-from facade.config import Auth, Daemon, Database, Limits, Listen, Settings, Site
+from facade.config import Auth, Daemon, Database, Limits, Listen, Operators, Settings, Site
 from facade.limits.table import SharedTable
-from facade.listening import BACKLOG
+from facade.listening import BACKLOG, Passed, listen_to_operators
+from facade.operators.server import serving_operators
 from facade.server import Runner
 from facade.store.tables import users
+from medforged.client import FACADE, DaemonClient
 from tests.fakes.clock import SetClock
 from tests.fakes.daemon import FakeDaemon, fake_daemon
 from tests.integration.facade.mariadb import Server, missing
@@ -87,9 +89,11 @@ class Person:
 class Api:
     """Speaks to a facade's socket like Caddy does, in a browser's or a program's name."""
 
-    def __init__(self, socket: Path, facade: Facade) -> None:
+    def __init__(self, socket: Path, facade: Facade, operators: DaemonClient | None = None) -> None:
         self.socket = socket
         self.facade = facade
+        self.operators = operators
+        """What medforgectl uses."""
         self._http = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(socket), limit=0), cookie_jar=aiohttp.DummyCookieJar()
         )
@@ -202,6 +206,8 @@ def settings(tmp_path: Path, database: str) -> Settings:
     return Settings(
         site=Site(domain="example.test", web_root=""),
         listen=Listen(body_max_bytes=4096),
+        # The tests run as one user, whoever that is.
+        operators=Operators(own_user=True),
         auth=Auth(),
         limits=UNLIMITED,
         database=Database(url=database),
@@ -221,11 +227,18 @@ def serving(tmp_path: Path, clock: SetClock) -> Serving:
         socket = tmp_path / f"facade{count}.sock"
         # As cheap as argon2id can be: what is tested is not how long it takes.
         cheap = Passwords(time_cost=1, memory_kib=8, parallelism=1)
-        async with assemble(settings, clock=clock, passwords=cheap, counters=counters) as facade:
+        told = msgspec.structs.replace(settings.listen, operator_socket=str(tmp_path / f"operators{count}.sock"))
+        listener = listen_to_operators(told, settings.operators, Passed())
+        assert listener is not None
+        async with (
+            assemble(settings, clock=clock, passwords=cheap, counters=counters) as facade,
+            serving_operators(facade.operators, listener.socket, 1),
+            DaemonClient(Path(listener.told), called=FACADE) as operators,
+        ):
             runner = Runner(facade.app, facade.fast_path, drain_seconds=1)
             await runner.setup()
             await web.UnixSite(runner, str(socket), backlog=BACKLOG).start()
-            api = Api(socket, facade)
+            api = Api(socket, facade, operators)
             try:
                 yield api
             finally:

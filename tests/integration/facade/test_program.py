@@ -176,6 +176,59 @@ def test_more_sockets_than_one_are_a_mistake(program: Program) -> None:
     assert "systemd passes 2 sockets" in told
 
 
+def test_two_operator_sockets_are_a_mistake(program: Program) -> None:
+    with socket.socket(socket.AF_UNIX) as passed:
+        number = passed.fileno()
+        argv = [sys.executable, "-c", PASSED, str(number), "2"]
+        environ = {**os.environ, "LISTEN_FDNAMES": "operator:operator"}
+        code, told = program.refused(argv=argv, pass_fds=[number], env=environ)
+    assert code == ExitCode.CONFIG
+    assert "one more whose FileDescriptorName= is operator" in told
+
+
+def test_an_operator_socket_that_is_passed_comes_beside_the_public_one(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "operators.sock"
+    with socket.socket(socket.AF_UNIX) as passed:
+        passed.bind(str(path))
+        passed.listen()
+        number = passed.fileno()
+        argv = [sys.executable, "-W", "error", "-c", PASSED, str(number), "1"]
+        environ = {**os.environ, "LISTEN_FDNAMES": "operator"}
+        running = program.start(argv=argv, pass_fds=[number], env=environ)
+        until(answers(program.socket), running)
+        listing = b"POST /v1/users.list HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        answer = ask(path, listing)
+        # Whoever runs the tests is the facade's own user, and no operator for that unless it is root.
+        assert answer.startswith(b"HTTP/1.1 200" if os.geteuid() == 0 else b"HTTP/1.1 403")
+        assert ask(program.socket, listing).startswith(b"HTTP/1.1 404")
+        code, told = program.end(running)
+    assert (code, '"facade.stopped"' in told) == (0, True), told
+    assert path.exists()
+
+
+def test_it_opens_an_operator_socket_where_it_is_told_to(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "operators.sock"
+    program.write(listen={"operator_socket": str(path)}, operators={"own_user": True})
+    running = program.start()
+    until(answers(program.socket), running)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    listing = b"POST /v1/users.list HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    assert ask(path, listing).endswith(b'{"users":[],"has_more":false}')
+    assert program.end(running)[0] == 0
+    assert not path.exists()
+
+
+def test_no_group_of_operators(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "operators.sock"
+    program.write(listen={"operator_socket": str(path)}, operators={"group": "no-such-group"})
+    code, told = program.refused()
+    assert code == ExitCode.CONFIG
+    assert told == (
+        "medforge-facade: cannot listen: there is no group 'no-such-group'; create it or correct operators.group\n"
+    )
+    assert not program.socket.exists()
+
+
 def test_systemd_is_told(program: Program, tmp_path: Path) -> None:
     path = tmp_path / "notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

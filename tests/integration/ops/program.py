@@ -17,29 +17,33 @@ from pathlib import Path
 
 
 def main(folder: Path) -> None:
-    told = {name: os.environ.get(name) for name in ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC")}
+    names = ("LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+    told = {name: os.environ.get(name) for name in names}
     with (folder / "starts").open("a") as starts:
         starts.write(json.dumps({"pid": os.getpid(), "at": time.monotonic(), **told}) + "\n")
     if (folder / "dies").exists():
         sys.exit(int((folder / "dies").read_text()))
-    listener = socket.socket(fileno=3)
+    count = int(os.environ["LISTEN_FDS"])
+    listeners = [socket.socket(fileno=number) for number in range(3, 3 + count)]
     asked, ask = socket.socketpair()
     ask.setblocking(False)
     signal.set_wakeup_fd(ask.fileno())
     signal.signal(signal.SIGTERM, signal.SIG_IGN if (folder / "deaf").exists() else lambda *_: None)
     tell("READY=1")
     with selectors.DefaultSelector() as waiting:
-        waiting.register(listener, selectors.EVENT_READ)
+        for listener in listeners:
+            waiting.register(listener, selectors.EVENT_READ)
         waiting.register(asked, selectors.EVENT_READ)
         while asked not in (ready := [key.fileobj for key, _ in waiting.select()]):
-            if listener in ready:
+            for listener in set(listeners) & set(ready):
                 try:
                     connection, _ = listener.accept()
                 except BlockingIOError:
                     continue  # another program of the same socket was faster
                 with connection:
                     connection.sendall(str(os.getpid()).encode())
-    listener.close()
+    for listener in listeners:
+        listener.close()
     tell("STOPPING=1")
     while (folder / "lingers").exists():
         time.sleep(0.01)

@@ -23,6 +23,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
+LISTENER = ROOT / "ops" / "lib" / "listener.py"
 KEEPER = ROOT / "ops" / "lib" / "keeper.py"
 PROGRAM = Path(__file__).with_name("program.py")
 
@@ -38,8 +39,8 @@ class Kept:
         self.log.touch()
         self.keepers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, str(KEEPER), "--socket", str(self.socket), "--pid-file", str(self.pid_file)]
+    def start(self, *options: str, before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        argv = [*before, sys.executable, str(KEEPER), "--socket", str(self.socket), "--pid-file", str(self.pid_file)]
         with self.log.open("ab") as out:
             keeper = subprocess.Popen(
                 [*argv, *options, "--", sys.executable, str(PROGRAM), str(self.folder)],
@@ -65,11 +66,11 @@ class Kept:
         assert keeper.poll() is None, self.log.read_text()
         return self.pid()
 
-    def ask(self) -> int:
+    def ask(self, at: Path | None = None) -> int:
         """The pid of whoever answers."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(30)
-            connection.connect(str(self.socket))
+            connection.connect(str(at or self.socket))
             return int(connection.recv(100))
 
     def script(self, name: str, text: str = "") -> Path:
@@ -120,6 +121,7 @@ def test_the_program_gets_the_socket_and_the_keepers_ears(kept: Kept) -> None:
     assert kept.ask() == pid
     (start,) = kept.starts()
     assert (start["pid"], start["LISTEN_FDS"], start["LISTEN_PID"]) == (pid, "1", str(pid))
+    assert start["LISTEN_FDNAMES"] == "program"
     assert start["NOTIFY_SOCKET"] not in (None, "@nobody")
     assert start["WATCHDOG_USEC"] is None
     assert stat.S_IMODE(kept.socket.stat().st_mode) == 0o600
@@ -320,3 +322,60 @@ def test_nobody_else_can_speak_for_the_program(kept: Kept) -> None:
     until(lambda: kept.pid() != first)
     assert kept.ask() == kept.pid()
     assert len(kept.starts()) == 2
+
+
+def opens(path: Path, *options: str) -> tuple[str, ...]:
+    """What to put before a program that is to inherit a socket of this name."""
+    return (sys.executable, str(LISTENER), "--socket", str(path), "--name", "operator", *options, "--")
+
+
+def test_a_socket_that_it_was_given_is_passed_on_to_every_program(kept: Kept) -> None:
+    path = kept.folder / "o.sock"
+    keeper = kept.start(before=opens(path, "--mode", "0600"))
+    first = kept.serves(keeper)
+    assert (kept.ask(), kept.ask(path)) == (first, first)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.kill(first, signal.SIGKILL)
+    until(lambda: kept.pid() != first and not is_gone(kept.pid()))
+    # Whoever connects meanwhile waits at the socket.
+    assert kept.ask(path) == kept.ask() == kept.pid()
+    starts = kept.starts()
+    assert [(start["LISTEN_FDS"], start["LISTEN_FDNAMES"]) for start in starts] == [("2", "program:operator")] * 2
+
+
+def test_a_socket_that_an_earlier_program_still_serves_is_replaced(kept: Kept) -> None:
+    path = kept.folder / "o.sock"
+    keeper = kept.start(before=opens(path))
+    first = kept.serves(keeper)
+    keeper.kill()
+    keeper.wait()
+    assert kept.ask(path) == first
+    kept.log.write_text("")
+    second = kept.serves(kept.start(before=opens(path)))
+    until(lambda: is_gone(first))
+    assert kept.ask(path) == kept.ask() == second
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to any group, and become another")
+def test_a_program_of_another_user_serves_a_socket_that_it_could_not_open(kept: Kept) -> None:
+    kept.folder.chmod(0o755)
+    path = kept.folder / "o.sock"
+    program = (
+        sys.executable,
+        "-c",
+        "import os, socket; s = socket.socket(fileno=3); c, _ = s.accept(); c.send(b'%d' % os.getuid())",
+    )
+    become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with subprocess.Popen([*opens(path, "--group", "nogroup"), *become, *program]) as running:
+        until(path.exists)
+        assert kept.ask(path) == 65534
+        assert running.wait(30) == 0
+    assert (path.owner(), path.group(), stat.S_IMODE(path.stat().st_mode)) == ("root", "nogroup", 0o660)
+
+
+def test_a_socket_that_cannot_be_opened_is_told(kept: Kept) -> None:
+    done = subprocess.run(
+        [*opens(kept.folder / "none" / "o.sock"), "true"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr.startswith("listener: cannot listen: ")

@@ -130,7 +130,7 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
         fake_daemon(directory / "medforged.sock", gpu_count=GPUS) as daemon,
         assemble(settings, clock=clock, passwords=cheap) as facade,
     ):
-        runner = Runner(facade.app, drain_seconds=1)
+        runner = Runner(facade.app, facade.fast_path, drain_seconds=1)
         await runner.setup()
         await web.UnixSite(runner, str(socket)).start()
         api = Api(socket, facade)

@@ -106,6 +106,8 @@ LEGEND = {
     "403ar": _without("account:read"),
     "403sr": _without("sessions:read"),
     "403sw": _without("sessions:write"),
+    "403dr": _without("admin:read"),
+    "403dw": _without("admin:write"),
     "403o": _plain(403, "Forbidden", "Request origin is not allowed."),
     "403d": _plain(403, "Forbidden", "Session access denied."),
     "403a": Refusal(
@@ -118,6 +120,7 @@ LEGEND = {
     "404": _plain(404, "Not Found", "Resource not found."),
     "404s": _plain(404, "Not Found", "Session not found."),
     "404t": _plain(404, "Not Found", "API token not found."),
+    "404u": _plain(404, "Not Found", "User not found."),
     "404p": _plain(404, "Not Found", "Pack not found."),
     "405": _plain(405, "Method Not Allowed", "This method is not allowed here."),
     # The title is RFC 9110's name of the status, whatever name the runtime's library gives it.

@@ -101,6 +101,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         elsewhere=SITE,
     ),
     ("GET", "/api/v1/me"): Recipe(scope="account:read"),
+    ("PATCH", "/api/v1/me"): Recipe(
+        body=lambda _world: {"current_password": PASSWORD, "email": f"{uuid4().hex}@example.org"},
+        wrong={"current_password": NOT_TEXT, "email": (*NOT_TEXT, "x", "x@"), "password": (*NOT_TEXT, "short")},
+    ),
     ("GET", "/api/v1/me/tokens"): Recipe(api_token=True),
     ("POST", "/api/v1/me/tokens"): Recipe(
         body=lambda _world: {"name": "nightly", "scopes": ["sessions:read"], "expires_in_days": 30},
@@ -128,4 +132,19 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("GET", "/api/v1/sessions/current"): Recipe(scope="sessions:read", session=True),
     ("GET", "/api/v1/sessions/{id}"): _of_session(scope="sessions:read"),
     ("POST", "/api/v1/sessions/{id}/stop"): _of_session(scope="sessions:write", body=lambda _world: {}),
+    ("GET", "/api/v1/admin/users"): Recipe(
+        bad_filters=("email=" + "x" * 255, "is_admin=maybe", "is_disabled=7", "is_disabled=true&is_disabled=true")
+    ),
+    ("PATCH", "/api/v1/admin/users/{id}"): Recipe(
+        body=lambda _world: {"max_concurrent_sessions": 2},
+        wrong={
+            "is_admin": ("yes", "true", 1, None, [], {}),
+            "is_disabled": ("no", "false", 0, None, [], {}),
+            "max_concurrent_sessions": ("7", None, [], {}, True, -1, 1001, 1.5, 10**30),
+        },
+        path=lambda world: str(world.owner.user_id),
+        absent=lambda _world: Recipe(body=lambda _: {"is_admin": False}, path=lambda _: str(ABSENT)),
+    ),
+    ("GET", "/api/v1/admin/sessions"): Recipe(session=True, bad_filters=("status=nope", "user_id=x", "user_id=")),
+    ("POST", "/api/v1/admin/sessions/{id}/stop"): _of_session(body=lambda _world: {}),
 }

@@ -1,4 +1,4 @@
-"""Owns which access level a peer has."""
+"""Owns which access level a peer has, by the names of users and groups of this host."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import pwd
 from dataclasses import dataclass
 
+from medforged.calls.peercred import Peer
 from medforged.contract.methods import Access
-from medforged.rpc.peercred import Peer
 
-__all__ = ["AccessPolicy", "policy_for"]
+__all__ = ["AccessPolicy", "group_id", "policy_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class AccessPolicy:
             return Access.OPERATOR
         if peer.uid == self.facade_uid:
             return Access.FACADE
-        # A daemon without root (the simulate profile) serves the user who started it.
+        # A program without root (the simulate profile) serves the user who started it.
         if peer.uid == self.own_uid or (self.operator_gid is not None and self.operator_gid in peer.groups):
             return Access.OPERATOR
         return Access.NONE
@@ -39,8 +39,12 @@ def policy_for(facade_user: str, operator_group: str) -> AccessPolicy:
         facade_uid: int | None = pwd.getpwnam(facade_user).pw_uid
     except KeyError:
         facade_uid = None
+    return AccessPolicy(facade_uid, group_id(operator_group), os.geteuid())
+
+
+def group_id(name: str) -> int | None:
+    """The number of a group, None for one that this host does not have."""
     try:
-        operator_gid: int | None = grp.getgrnam(operator_group).gr_gid
+        return grp.getgrnam(name).gr_gid
     except KeyError:
-        operator_gid = None
-    return AccessPolicy(facade_uid, operator_gid, os.geteuid())
+        return None

@@ -1,0 +1,1 @@
+"""The operator socket: what operators do with accounts, without a login and without the public API."""
