@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from facade.hosts import Hosts
+from facade.metrics.tally import Tally
 from facade.server import Runner
 from facade.sessions.fastpath import FastPath, Head
 from medforged.contract.sessions import Session, SessionStatus
@@ -60,7 +61,7 @@ async def long_way(api: Api, tmp_path: Path) -> AsyncIterator[Path]:
     """A socket of the same facade without its fast path."""
     facade = api.facade
     async with served(
-        tmp_path / "long.sock", facade.app, LongWay(Hosts("example.test", 443), facade.logins, facade.registry)
+        tmp_path / "long.sock", facade.app, LongWay(Hosts("example.test", 443), facade.logins, facade.registry, Tally())
     ):
         yield tmp_path / "long.sock"
 

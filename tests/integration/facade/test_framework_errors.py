@@ -175,7 +175,7 @@ async def test_a_defect_is_told_to_the_log_alone(api: Api) -> None:
 
     api.facade.logins.identify = broken  # type: ignore[method-assign, assignment]  # a defect, planted
     with capture_logs() as logs:
-        answer = await api.get("/api/v1/me")
+        answer = await api.get("/api/v1/me", headers={"X-Forwarded-For": "192.0.2.1"})
     told = check_problem(answer, 500, "/api/v1/me")
     assert told["detail"] == "An unexpected error occurred."
     assert "secret" not in answer.body.decode()

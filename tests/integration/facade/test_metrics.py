@@ -20,6 +20,7 @@ from facade.metrics.collection import METRICS
 from medforged.contract.exitcodes import ExitCode
 from medforged.exposition import parsed
 from tests.fakes.daemon import fake_daemon, make_session
+from tests.integration.daemon.conftest import running_in
 from tests.integration.facade.load import get, proxy, signed_up, until_known
 from tests.integration.facade.program import Program, answers, ask, gone, post, until
 
@@ -175,7 +176,7 @@ async def test_no_secret_gets_into_the_log(program: Program, log_format: str) ->
     program.write(process={"log_format": log_format})
     mark = "s3cr3t"
     credentials = json.dumps({"email": f"{mark}@example.org", "password": f"{mark}-password"}).encode()
-    async with fake_daemon(program.directory / "medforged.sock") as daemon:
+    with running_in(program.directory) as daemon:
         running = await started(program)
         signed_up_answer = await asyncio.to_thread(ask, program.socket, post("/api/v1/auth/signup", credentials))
         token = signed_up_answer.partition(b"medforge_session=")[2].partition(b";")[0].decode()
@@ -183,15 +184,14 @@ async def test_no_secret_gets_into_the_log(program: Program, log_format: str) ->
         made = json.dumps({"name": f"{mark}-name", "scopes": ["account:read"]}).encode()
         created = await asyncio.to_thread(ask, program.socket, post("/api/v1/me/tokens", made, cookie))
         bearer = "mft_" + created.partition(b"mft_")[2][:43].decode()
-        session_id = uuid4()
-        forged = "%0d%0a%7b%22event%22:%22forged%22%7d%1b%5b2J"
+        forged = "%0d%0a%7b%22event%22:%22f0rg3d%22%7d%1b%5b2J"
         storm = [
             post("/api/v1/auth/login", credentials),
             post("/api/v1/auth/login", credentials.replace(b"password", b"wrong")),
             post("/api/v1/auth/signup", credentials),
             post("/api/v1/auth/login", credentials[:-5]),
             post("/api/v1/sessions", b'{"tier":"%s"}' % mark.encode(), cookie),
-            post(f"/api/v1/sessions/{session_id}/stop", b"{}", cookie, "X-Request-ID: known-id"),
+            post("/api/v1/sessions", b"{}", cookie, "X-Request-ID: known-id"),
             get(f"/login?next=https://{mark}.example.org/{mark}"),
             get(f"/api/v1/me?token={mark}", f"Authorization: Bearer {bearer}"),
             get("/api/v1/me", f"Authorization: Bearer mft_{mark}"),
@@ -215,21 +215,25 @@ async def test_no_secret_gets_into_the_log(program: Program, log_format: str) ->
             assert answer.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")), request
             assert not answer.split()[1].startswith(b"5"), answer
         code, told = await asyncio.to_thread(program.end, running)
-        # The id that a client gave reaches the daemon's journal.
-        assert "known-id" in [call.correlation_id for call in daemon.calls]
+        assert daemon.stop() == 0
+        journal = daemon.log.read_text()
     assert code == 0
-    for secret in (mark, token, bearer, bearer.removeprefix("mft_"), "example.org", "password", "forged", "\x1b[2J"):
+    # The id that a client gave reaches the daemon's journal, and nothing else of what it sent.
+    events = {line["event"]: line for line in map(json.loads, journal.splitlines())}
+    assert events["session.start"]["correlation_id"] == "known-id"
+    for secret in (mark, token, bearer, "example.org", "password", "f0rg3d"):
+        assert secret not in journal, secret
+    for secret in (mark, token, bearer, bearer.removeprefix("mft_"), "example.org", "password", "f0rg3d", "\x1b[2J"):
         assert secret not in told, secret
     assert told.count("http.request") >= 16
     if log_format == "json":
         lines = [json.loads(line) for line in told.splitlines()]
-        of_stop = next(line for line in lines if line.get("correlation_id") == "known-id")
-        assert of_stop["route"] == "/api/v1/sessions/{id}/stop"
-        assert (of_stop["method"], of_stop["status"], of_stop["signed_in_by"]) == ("POST", 404, "cookie")
-        assert of_stop["bytes"] > 0
-        assert {line["signed_in_by"] for line in lines if line["event"] == "http.request"} == {
-            "cookie", "api_token", None,
-        }  # fmt: skip
+        requests = [line for line in lines if line["event"] == "http.request"]
+        create = next(line for line in requests if line["correlation_id"] == "known-id")
+        assert (create["method"], create["route"], create["status"]) == ("POST", "/api/v1/sessions", 201)
+        assert (create["signed_in_by"], create["user_id"]) == ("cookie", events["session.start"]["user_id"])
+        assert create["bytes"] > 0
+        assert {line["signed_in_by"] for line in requests} == {"cookie", "api_token", None}
 
 
 async def test_good_answers_that_come_all_the_time_are_quiet(program: Program) -> None:
