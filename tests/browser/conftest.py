@@ -53,7 +53,7 @@ async def platform(site: CaddySite, tmp_path: Path) -> AsyncIterator[Platform]:
         facade = await stack.enter_async_context(assemble(settings, passwords=cheap))
         site.facade.stop()
         stack.callback(site.facade.start)
-        runner = Runner(facade.app, drain_seconds=1)
+        runner = Runner(facade.app, facade.fast_path, drain_seconds=1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.UnixSite(runner, str(site.facade.path)).start()
