@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["DIGEST", "UtcDateTime", "api_tokens", "login_revisions", "logins", "metadata", "secrets", "users"]
+__all__ = ["DIGEST", "KEY", "UtcDateTime", "api_tokens", "login_revisions", "logins", "metadata", "secrets", "users"]
 
 metadata = MetaData(
     naming_convention={
@@ -56,6 +56,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 # SHA-256. MariaDB has no index over the type that it would take for this otherwise.
 DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
+# A key of up to 512 bits. MariaDB tells another type than the one it was given for this otherwise.
+KEY = LargeBinary(64).with_variant(mysql.VARBINARY(64), "mysql", "mariadb")
 
 # `password_revision` counts changes of the password, so that what was checked against an earlier one does not count.
 users = Table(
@@ -113,6 +115,6 @@ secrets = Table(
     "secrets",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("value", LargeBinary(64), nullable=False),
+    Column("value", KEY, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
