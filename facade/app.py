@@ -20,6 +20,7 @@ from aiohttp import web
 
 from facade.bootstrap import assemble, prepare
 from facade.config import DEFAULT_PATH, Settings, load_settings, simulated
+from facade.descriptors import allow_many
 from facade.limits.rules import Rule
 from facade.limits.table import SharedTable
 from facade.listening import BACKLOG, Listener, listen, listen_to_operators, take_passed
@@ -67,6 +68,7 @@ def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
         if not settings.process.allow_privileged:
             check_privileges(os.geteuid())
         logs.configure(settings.process.log_format)
+        allow_many()
         code = run(settings)
     except ConfigurationError as error:
         _fail(str(error), ExitCode.CONFIG)

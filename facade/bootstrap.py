@@ -39,6 +39,7 @@ from facade.limits.table import SharedTable
 from facade.metrics.collection import FacadeMetrics
 from facade.metrics.tally import Tally
 from facade.middleware.access import Access
+from facade.middleware.bodies import slow_bodies
 from facade.middleware.requests import Requests
 from facade.openapi.document import document
 from facade.openapi.handlers import OpenApiHandlers
@@ -186,10 +187,10 @@ async def assemble(
             Path(settings.site.web_root) if settings.site.web_root else None,
             hosts,
             any_host=settings.site.any_host,
-            hsts=settings.auth.cookie_secure and settings.site.domain != "localhost",
         )
         outermost = Requests(tally, addresses).middleware
-        app = web.Application(middlewares=[outermost], client_max_size=settings.listen.body_max_bytes)
+        in_time = slow_bodies(settings.listen.body_seconds, settings.listen.body_max_bytes)
+        app = web.Application(middlewares=[outermost, in_time], client_max_size=settings.listen.body_max_bytes)
         mount(app, routes, Access(hosts, origins, cookies, logins, api_tokens))
         site.mount(app)
 

@@ -97,6 +97,8 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """How long requests in progress may take to end after SIGTERM."""
     body_max_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1024**3)] = 64 * 1024
     """The largest request body."""
+    body_seconds: Positive = 30.0
+    """How long a request's body may take to arrive, besides a second for every 32 KiB of it."""
 
 
 class Operators(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,14 @@ class Hosts:
         self._session = re.compile(rf"s-(?P<slug>{_SLUG})\.{re.escape(self.site)}{_PORT}")
         self._endings = frozenset({f".{self.site}", f".{self.site}:{https_port}"})
         self._site = re.compile(rf"{re.escape(self.site)}{_PORT}", re.IGNORECASE)
+        # Where browsers are led to, the port counts: what listens at another one is not ours.
+        port = "(?::443)?" if https_port == 443 else f":{https_port}"
+        self._leads = re.compile(rf"(?:s-{_SLUG}\.)?{re.escape(self.site)}{port}")
+
+    @property
+    def site_url(self) -> str:
+        """The site's first page."""
+        return f"https://{self.site}{self._port}/"
 
     @property
     def cookie_domain(self) -> str:
@@ -50,11 +58,15 @@ class Hosts:
     def is_site(self, host: str) -> bool:
         return self._site.fullmatch(host) is not None
 
+    def session_url(self, slug: str, target: str) -> str:
+        """The address of a session's page; that of its root where the target is none of a request."""
+        # Browsers take a backslash for a slash, so `may_follow` lets none pass; encoded it means the same to a server.
+        page = target.replace("\\", "%5C") if _TARGET.fullmatch(target) else "/"
+        return f"https://s-{slug}.{self.site}{self._port}{page}"
+
     def login_url(self, slug: str, target: str) -> str:
         """The login page, which leads back to the session's page that was asked for."""
-        page = target if _TARGET.fullmatch(target) else "/"
-        back = f"https://s-{slug}.{self.site}{self._port}{page}"
-        return f"https://{self.site}{self._port}/login?next={quote(back, safe='')}"
+        return f"{self.site_url}login?next={quote(self.session_url(slug, target), safe='')}"
 
     def may_follow(self, url: str) -> bool:
         """Whether the login page may lead to this address: a path of the site itself, the site, or a session's host."""
@@ -66,6 +78,4 @@ class Hosts:
             parts = urlsplit(url)
         except ValueError:
             return False
-        return parts.scheme == "https" and (
-            self._site.fullmatch(parts.netloc) is not None or self._session.fullmatch(parts.netloc) is not None
-        )
+        return parts.scheme == "https" and self._leads.fullmatch(parts.netloc) is not None

@@ -24,6 +24,7 @@ __all__ = [
     "problem_response",
     "rate_limited",
     "too_large",
+    "too_slow",
     "unavailable",
     "unexpected",
     "validation",
@@ -142,6 +143,11 @@ def malformed() -> Problem:
 
 def too_large() -> Problem:
     return Problem(413, "The request body is too large.")
+
+
+def too_slow() -> Problem:
+    """The body is not complete after `listen.body_seconds`."""
+    return Problem(408, "The request body takes too long.")
 
 
 def unexpected() -> Problem:

@@ -1,4 +1,4 @@
-"""Owns serving the web UI's files: read once at start, found by exact path, with headers that keep browsers strict."""
+"""Owns serving the web UI's files: read once at start, found by exact path, allowed to load each other alone."""
 
 from __future__ import annotations
 
@@ -33,17 +33,11 @@ _TYPES = {
     ".woff2": "font/woff2",
 }
 
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_HSTS = "max-age=31536000; includeSubDomains"
+# What else keeps browsers strict, every answer has (facade/middleware/headers.py).
+_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +52,9 @@ class _File:
 class Site:
     """`index.html` is `/`, another page `name.html` is `/name`, everything else has its own path."""
 
-    def __init__(self, root: Path | None, hosts: Hosts, *, any_host: bool, hsts: bool) -> None:
+    def __init__(self, root: Path | None, hosts: Hosts, *, any_host: bool) -> None:
         self._hosts = hosts
         self._any_host = any_host
-        self._headers = {**_HEADERS, **({"Strict-Transport-Security": _HSTS} if hsts else {})}
         self._files = _read(root) if root is not None else {}
 
     def mount(self, app: web.Application) -> None:
@@ -76,7 +69,7 @@ class Site:
         if request.path == "/login" and not self._hosts.may_follow(request.query.get("next", "/")):
             # The page follows `next` after signing in: what leads elsewhere does not get that far.
             return web.Response(status=302, headers={"Location": "/login"})
-        headers = {**self._headers, "ETag": file.etag, "Cache-Control": file.cache_control}
+        headers = {"Content-Security-Policy": _POLICY, "ETag": file.etag, "Cache-Control": file.cache_control}
         if file.etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]:
             return web.Response(status=304, headers=headers)
         return web.Response(body=file.body, headers=headers, content_type=file.content_type, charset=file.charset)

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 from facade.auth.addresses import Addresses
 from facade.keys import set_request_id, signed_in
 from facade.metrics.tally import METHODS, OTHER, Tally
+from facade.middleware.headers import be_strict
 from facade.problems import Problem, database_unavailable, not_found, problem_response, too_large, unexpected
 from facade.sessions.proxy import SESSION_PROXY_PATH
 from facade.store.failures import DatabaseUnavailable
@@ -123,9 +124,9 @@ def finish(response: web.StreamResponse, request_id: str) -> None:
     headers = response.headers
     headers[REQUEST_ID_HEADER] = request_id
     headers["Server"] = "medforge"
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Cache-Control", "no-store")
-    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    # Where Caddy is told an upstream, no browser sees the answer.
+    if "X-Upstream" not in headers:
+        be_strict(response)
 
 
 def problem_of_http(error: web.HTTPException) -> Problem:

@@ -13,6 +13,7 @@ from facade.problems import (
     not_signed_in,
     origin_refused,
     too_large,
+    too_slow,
     unexpected,
     validation,
 )
@@ -41,7 +42,7 @@ def problems(route: Route) -> tuple[Problem, ...]:
             found += [invalid_limit(), invalid_cursor()]
     if route.body is not None:
         field = validation((["body", "colour"], "Unknown field.", "extra_forbidden"))
-        found += [too_large(), not_json(), compressed(), invalid_json(), field]
+        found += [too_large(), too_slow(), not_json(), compressed(), invalid_json(), field]
     if route.who is not Who.CADDY:
         found.append(not_found())  # under the host name of a session there is no API
     if route.who is not Who.ANYONE or route.body is not None:

@@ -13,6 +13,7 @@ from facade.auth.cookies import Cookies
 from facade.auth.logins import Logins
 from facade.hosts import Hosts
 from facade.problems import Problem, not_signed_in, unavailable
+from facade.sessions.pages import DENIED, MISSING, STARTING, UNKNOWN, Page, page_response
 from facade.sessions.refusals import session_not_found
 from facade.sessions.registry import Registry
 from medforged.contract.sessions import SessionStatus
@@ -42,24 +43,35 @@ class SessionProxy:
         principal = await self._logins.identify(self._cookies.tokens(request))
         if principal is None:
             if _is_navigation(request):
-                target = request.headers.get("X-Forwarded-Uri", "/")
-                return web.Response(status=302, headers={"Location": self._hosts.login_url(slug, target)})
+                return web.Response(status=302, headers={"Location": self._hosts.login_url(slug, _target(request))})
             raise not_signed_in()
         session = self._registry.by_slug(slug)
         if session is None:
             if not self._registry.known:
-                raise not_yet_known()
-            raise session_not_found()
+                return self._refuse(request, slug, UNKNOWN, not_yet_known())
+            return self._refuse(request, slug, MISSING, session_not_found())
         if session.user_id != principal.user_id and not principal.is_admin:
-            raise access_denied()
+            return self._refuse(request, slug, DENIED, access_denied())
         if session.status is not SessionStatus.RUNNING:
-            raise session_not_found()
+            page = STARTING if session.status is SessionStatus.STARTING else MISSING
+            return self._refuse(request, slug, page, session_not_found())
         return web.Response(headers={"X-Upstream": upstream(slug)})
+
+    def _refuse(self, request: web.Request, slug: str, page: Page, problem: Problem) -> web.StreamResponse:
+        """A page for a person's browser, the problem for everybody else."""
+        if _is_navigation(request):
+            return page_response(page, self._hosts.site_url, self._hosts.session_url(slug, _target(request)))
+        raise problem
 
 
 def upstream(slug: str) -> str:
     """Where Caddy finds a session's IDE."""
     return f"mf-session-{slug}:{_IDE_PORT}"
+
+
+def _target(request: web.Request) -> str:
+    """Path and query that were asked for, as Caddy tells them."""
+    return request.headers.get("X-Forwarded-Uri", "/")
 
 
 def _is_navigation(request: web.Request) -> bool:

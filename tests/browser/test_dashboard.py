@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from medforged.contract.errors import ErrorCode
 from medforged.contract.sessions import SessionStatus
-from tests.browser.visitor import PASSWORD, Platform, sign_up
+from tests.browser.visitor import PASSWORD, Platform, own_id, sign_up
 from tests.fakes.daemon import make_session
 
 pytestmark = pytest.mark.browser
@@ -146,11 +145,6 @@ async def test_several_sessions_where_the_account_may_have_them(page: Page, plat
 
     await expect(page.get_by_role("link", name="Open IDE")).to_have_count(2)
     await expect(page.get_by_role("button", name="Start session")).to_be_hidden()
-
-
-async def own_id(page: Page) -> UUID:
-    me = await page.evaluate("fetch('/api/v1/me').then((answer) => answer.json())")
-    return UUID(me["data"]["user_id"])
 
 
 async def test_past_sessions_are_listed_newest_first_and_in_pages(page: Page, platform: Platform) -> None:

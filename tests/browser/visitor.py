@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 from playwright.async_api import Page
@@ -54,3 +55,9 @@ async def sign_up(page: Page, platform: Platform, email: str = "ada@example.org"
     await page.get_by_role("button", name="Create account").click()
     await page.wait_for_url(platform.url)
     await page.get_by_role("button", name="Start session").wait_for()
+
+
+async def own_id(page: Page) -> UUID:
+    """The id of whoever is signed in."""
+    me = await page.evaluate("fetch('/api/v1/me').then((answer) => answer.json())")
+    return UUID(me["data"]["user_id"])

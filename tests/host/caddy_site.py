@@ -291,10 +291,10 @@ def random_slug() -> str:
     return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(8))
 
 
-def container(verb: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def container(verb: str, environment: dict[str, str], script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
     """`deploy/caddy/container <verb>` with nothing in its environment but PATH and what is given."""
     return subprocess.run(
-        [str(SCRIPT), verb],
+        [str(script), verb],
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
@@ -341,7 +341,7 @@ def caddy_environment(network: str, address: str, directory: Path) -> dict[str, 
 @contextlib.contextmanager
 def relay(network: str, directory: Path, slugs: tuple[str, ...]) -> Iterator[None]:
     """Makes the sessions' names resolve on the network and lead to `directory`/session.sock."""
-    name = f"mfcd-relay-{network.removeprefix('mfcd-')}"
+    name = f"mfcd-relay-{slugs[0]}"
     aliases = [argument for slug in slugs for argument in ("--network-alias", f"mf-session-{slug}")]
     mount = f"type=bind,source={directory},target=/test"
     docker(

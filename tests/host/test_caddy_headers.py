@@ -126,6 +126,11 @@ COOKIES = [
     ([";;medforge_session=T;;a=1"], ["a=1"]),
     (["a=1; xmedforge_session=K; medforge_sessions=K"], ["a=1; xmedforge_session=K; medforge_sessions=K"]),
     (["a=medforge_session"], ["a=medforge_session"]),
+    (["a=1, medforge_session=T; b=2"], ["b=2"]),
+    (["a=medforge_session=T; b=2"], ["b=2"]),
+    (["b=2; a=1,MEDFORGE_SESSION =T"], ["b=2"]),
+    (["__Host-medforge_device=T; b=2"], ["b=2"]),
+    (["b=2; medforge_device=T"], ["b=2"]),
     (["a=1; b=2"], ["a=1; b=2"]),
     (["a={http.request.uuid}; b=$1"], ["a={http.request.uuid}; b=$1"]),
     ([""], []),
@@ -274,3 +279,82 @@ def test_one_sessions_page_may_not_use_its_visitors_rights_in_another(
 
     assert site.get("/", *sent).status == status
     assert len(site.session.seen) == (1 if status == 200 else 0)
+
+
+@pytest.mark.parametrize(
+    ("origin", "site_of_request", "status"),
+    [
+        (OWN, "same-origin", 200),
+        (None, None, 200),
+        ("https://medforge.localhost:PORT", "same-site", 403),
+        ("https://medforge.localhost:PORT", None, 403),
+        ("https://blog.localhost", "same-site", 403),
+        ("https://example.org", "cross-site", 403),
+        ("http://HOST", None, 403),
+        ("https://HOST.example.org", None, 403),
+        ("null", "cross-site", 403),
+        ("null", None, 403),
+        ("null", "same-origin", 200),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "post"])
+def test_no_other_page_may_change_anything_in_a_session(
+    site: CaddySite, method: str, origin: str | None, site_of_request: str | None, status: int
+) -> None:
+    headers = [("Origin", origin), ("Sec-Fetch-Site", site_of_request), ("Sec-Fetch-Dest", "document")]
+    sent = [
+        (name, value.replace("HOST", site.host).replace("PORT", str(site.port))) for name, value in headers if value
+    ]
+
+    assert site.get("/", *sent, method=method, body=b"x").status == status
+    assert len(site.session.seen) == (1 if status == 200 else 0)
+
+
+@pytest.mark.parametrize("origin", ["https://medforge.localhost:PORT", "https://example.org", "null", "http://HOST"])
+@pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c"])
+def test_no_other_page_may_open_a_websocket_to_a_session(site: CaddySite, origin: str, upgrade: str) -> None:
+    sent = origin.replace("HOST", site.host).replace("PORT", str(site.port))
+    upgraded = (("Upgrade", upgrade), ("Connection", "Upgrade"), ("Sec-WebSocket-Key", "eA=="))
+
+    assert site.get("/", ("Origin", sent), *upgraded).status == 403
+    assert site.session.seen == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        ("Bearer mft_TOKEN", False),
+        ("bearer  mft_TOKEN", False),
+        ("mft_TOKEN", False),
+        ('Token token="mft_TOKEN"', False),
+        ("Bearer MFT_TOKEN", False),
+        ("Bearer tenants-own", True),
+        ("Basic YTpi", True),
+        ("Bearer xmft_TOKEN", True),
+    ],
+)
+def test_a_platform_token_does_not_reach_a_session_and_its_own_do(site: CaddySite, sent: str, *, arrives: bool) -> None:
+    value = sent.replace("TOKEN", "k" * 43)
+
+    assert site.get("/", ("Authorization", value)).status == 200
+
+    [arrived] = site.session.seen
+    assert arrived.values("Authorization") == ([value] if arrives else [])
+    [asked] = site.asked()
+    assert asked.values("Authorization") == []
+
+
+def test_a_platform_token_beside_another_value_takes_both_away(site: CaddySite) -> None:
+    site.get("/", ("Authorization", "Basic YTpi"), ("Authorization", "Bearer mft_" + "k" * 43))
+
+    [arrived] = site.session.seen
+    assert arrived.values("Authorization") == []
+
+
+def test_a_token_does_reach_the_facade_at_the_platforms_own_names(site: CaddySite) -> None:
+    site.facade.script = answer(200)
+
+    site.get("/api/v1/me", ("Authorization", "Bearer mft_" + "k" * 43), host=site.platform)
+
+    [arrived] = site.facade.seen
+    assert arrived.value("Authorization") == "Bearer mft_" + "k" * 43

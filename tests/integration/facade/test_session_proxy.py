@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import re
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+import msgspec
 import pytest
 from sqlalchemy import event
 
@@ -217,6 +221,97 @@ async def test_a_browser_that_is_signed_in_but_may_not_gets_no_redirect(api: Api
     session = await known(api, daemon)
     assert (await api.proxy(session.slug, stranger.token, headers=BROWSER)).status == 403
     assert (await api.proxy("abcd2345", stranger.token, headers=BROWSER)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "title", "again"),
+    [
+        (SessionStatus.STARTING, "Your session is starting…", True),
+        (SessionStatus.STOPPING, "There is no session here", False),
+    ],
+)
+@pytest.mark.parametrize("who", ["owner", "admin"])
+async def test_a_browser_is_shown_a_page_while_there_is_no_ide(
+    api: Api, daemon: FakeDaemon, who: str, status: SessionStatus, title: str, *, again: bool
+) -> None:
+    owner, admin = await api.person(), await api.person(admin=True)
+    session = await known(api, daemon, owner, status=status)
+    token = {"owner": owner, "admin": admin}[who].token
+    page = await api.proxy(session.slug, token, headers=BROWSER)
+    assert (page.status, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert f"<title>{title} · MedForge</title>" in page.body.decode()
+    here = f"https://s-{session.slug}.{SITE}/"
+    assert (f'<meta http-equiv="refresh" content="2; url={here}">' in page.body.decode()) is again
+    assert "X-Upstream" not in page.headers
+    program = await api.proxy(session.slug, token)
+    assert (program.status, program.json["detail"]) == (404, "Session not found.")
+    assert program.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_who_may_not_enter_does_not_learn_that_a_session_is_starting(api: Api, daemon: FakeDaemon) -> None:
+    stranger = await api.person()
+    starting = await known(api, daemon, status=SessionStatus.STARTING)
+    running = await known(api, daemon)
+    told = [await api.proxy(session.slug, stranger.token, headers=BROWSER) for session in (starting, running)]
+    assert [page.status for page in told] == [403, 403]
+    assert told[0].body == told[1].body
+    assert "This session is somebody else" in told[0].body.decode()
+
+
+async def test_a_page_loads_nothing_and_runs_nothing(api: Api, daemon: FakeDaemon) -> None:
+    owner = await api.person()
+    session = await known(api, daemon, owner, status=SessionStatus.STARTING)
+    page = await api.proxy(session.slug, owner.token, headers=BROWSER)
+    text = page.body.decode()
+    policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
+    [style] = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == {
+        "default-src": "'none'",
+        "style-src": f"'sha256-{digest}'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert "<script" not in text
+    assert re.findall(r' (?:href|src|action)="([^"]*)"', text)[1:] == [f"https://{SITE}/"]
+    assert re.findall(r' (?:href|src|action)="([^"]*)"', text)[0].startswith("data:image/svg+xml,")
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("uri", "here"),
+    [
+        ("/?folder=/a&b='\"><script>", "/?folder=/a&amp;b=&#x27;&quot;&gt;&lt;script&gt;"),
+        ("/a\\b", "/a%5Cb"),
+        ("//evil.test/", "//evil.test/"),
+        ("@evil.test", "/"),
+        ("https://evil.test/", "/"),
+    ],
+)
+async def test_a_page_asks_again_for_the_same_sessions_page_and_no_other(
+    api: Api, daemon: FakeDaemon, uri: str, here: str
+) -> None:
+    owner = await api.person()
+    session = await known(api, daemon, owner, status=SessionStatus.STARTING)
+    page = await api.proxy(session.slug, owner.token, headers={**BROWSER, "X-Forwarded-Uri": uri})
+    assert f'content="2; url=https://s-{session.slug}.{SITE}{here}">' in page.body.decode()
+    assert "<script" not in page.body.decode()
+
+
+async def test_the_page_gives_way_to_the_ide(api: Api, daemon: FakeDaemon) -> None:
+    owner = await api.person()
+    session = await known(api, daemon, owner, status=SessionStatus.STARTING)
+    assert (await api.proxy(session.slug, owner.token, headers=BROWSER)).status == 404
+    await daemon.put(msgspec.structs.replace(session, status=SessionStatus.RUNNING))
+    await eventually(lambda: _status(api, session) is SessionStatus.RUNNING)
+    assert (await api.proxy(session.slug, owner.token, headers=BROWSER)).status == 200
+
+
+def _status(api: Api, session: Session) -> SessionStatus | None:
+    known = api.facade.registry.by_slug(session.slug)
+    return known.status if known else None
 
 
 async def test_a_websockets_handshake_leaves_the_connection_usable(api: Api, daemon: FakeDaemon) -> None:

@@ -139,7 +139,8 @@ def test_a_target_with_two_slashes_stays_on_its_host() -> None:
         "/sessions?x=1",
         "https://medforge.example.test/",
         "https://medforge.example.test",
-        "https://s-abcd2345.medforge.example.test:8443/?folder=/workspace",
+        "https://s-abcd2345.medforge.example.test/?folder=/workspace",
+        "https://medforge.example.test:443/",
     ],
 )
 def test_may_follow(url: str) -> None:
@@ -166,6 +167,9 @@ def test_may_follow(url: str) -> None:
         "data:text/html,x",
         "https://[::1/",
         "https://api.medforge.example.test/",
+        "https://medforge.example.test:8443/",
+        "https://s-abcd2345.medforge.example.test:8443/",
+        "https://s-abcd2345.medforge.example.test:/",
         "https://medforge.example.test /",
         "https://medforge.éxample.test/",
     ],
