@@ -152,11 +152,16 @@ def test_slugs_of_active_sessions_are_completed(daemon: ScriptedDaemon, medforge
     assert sorted(completed(medforgectl, "sessions stop abzz2345 ab")) == ["abcd2345"]
 
 
-def test_addresses_are_completed(facade: OperatedFacade, medforgectl: Medforgectl) -> None:
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("users set ada", ["ada@example.org", "adam@example.org"]), ("users logout B", ["bob@example.org"])],
+)
+def test_addresses_are_completed(
+    facade: OperatedFacade, medforgectl: Medforgectl, line: str, expected: list[str]
+) -> None:
     for email in ("ada@example.org", "adam@example.org", "bob@example.org"):
         facade.add(email)
-    assert sorted(completed(medforgectl, "users set ada")) == ["ada@example.org", "adam@example.org"]
-    assert completed(medforgectl, "users logout B") == ["bob@example.org"]
+    assert sorted(completed(medforgectl, line)) == expected
 
 
 @pytest.mark.parametrize("line", ["sessions show ab", "gpus enable ", "users set a"])

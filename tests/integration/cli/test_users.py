@@ -49,8 +49,9 @@ def listed(medforgectl: Medforgectl, *arguments: str) -> list[User]:
 def may_enter(facade: OperatedFacade, password: str, email: str = "ada@example.org") -> bool:
     from facade.auth.accounts import WrongCredentials
 
+    accounts = facade.facade.accounts
     try:
-        facade.run(facade.facade.accounts.sign_in(email, password))
+        facade.run(accounts.sign_in(facade.run(accounts.find(email)), password))
     except WrongCredentials:
         return False
     return True

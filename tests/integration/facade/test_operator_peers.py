@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.facade.test_program import ROOT, Program, answers, until
+from tests.integration.facade.program import ROOT, Program, answers, until
 
 pytestmark = [
     pytest.mark.integration,

@@ -206,9 +206,10 @@ def test_an_operator_socket_that_is_passed_comes_beside_the_public_one(program: 
     assert path.exists()
 
 
-def test_it_opens_an_operator_socket_where_it_is_told_to(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_opens_an_operator_socket_where_it_is_told_to(program: Program, tmp_path: Path, workers: int) -> None:
     path = tmp_path / "operators.sock"
-    program.write(listen={"operator_socket": str(path)}, operators={"own_user": True})
+    program.write(listen={"operator_socket": str(path)}, operators={"own_user": True}, process={"workers": workers})
     running = program.start()
     until(answers(program.socket), running)
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
