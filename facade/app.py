@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import structlog
@@ -24,12 +24,14 @@ from facade.descriptors import allow_many
 from facade.limits.rules import Rule
 from facade.limits.table import SharedTable
 from facade.listening import BACKLOG, Listener, listen, listen_to_operators, take_passed
+from facade.maintenance import COMMANDS
 from facade.metrics.workers import Exposure
 from facade.notify import Notifier
 from facade.operators.server import serving_operators
 from facade.privileges import check_privileges
 from facade.server import Runner
 from facade.startup import StartupFailed
+from facade.store.engine import Store
 from facade.workers.supervisor import BEAT_SECONDS, Supervisor
 from medforged import __version__, logs
 from medforged.configuration import ConfigurationError
@@ -43,7 +45,24 @@ _log = structlog.get_logger()
 _CLOSING_SECONDS = 10.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """What makes a start or a command impossible ends the program with one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            _fail(str(error), ExitCode.CONFIG)
+        except StartupFailed as error:
+            _fail(str(error), error.exit_code)
+
+
+@click.group(
+    cls=_Program,
+    commands=COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--config", type=click.Path(path_type=Path), help=f"TOML file; {DEFAULT_PATH} where it exists.")
 @click.option(
     "--simulate",
@@ -52,29 +71,38 @@ _CLOSING_SECONDS = 10.0
 )
 @click.option("--check", is_flag=True, help="Check the configuration and end.")
 @click.version_option(__version__, prog_name="medforge-facade")
-def main(config: Path | None, simulate: Path | None, *, check: bool) -> None:
-    """The web facade of MedForge: accounts, cookies and the public HTTP API."""
-    if config is None and DEFAULT_PATH.exists() and simulate is None:
-        config = DEFAULT_PATH
+@click.pass_context
+def main(context: click.Context, config: Path | None, simulate: Path | None, *, check: bool) -> None:
+    """The web facade of MedForge: accounts, cookies and the public HTTP API. Without a command it serves."""
     # What the facade writes, its database above all, is for nobody else.
     os.umask(0o077)
-    try:
-        settings = load_settings(config, os.environ)
-        if simulate is not None:
-            settings = simulated(settings, simulate.absolute())
-        if check:
-            click.echo("the configuration is valid")
-            return
-        if not settings.process.allow_privileged:
-            check_privileges(os.geteuid())
-        logs.configure(settings.process.log_format)
+    if context.invoked_subcommand is not None:
+        # A command reads the settings when it needs them: its help and its mistakes come first.
+        context.obj = lambda: _settings(config, simulate)
+    elif check:
+        Store.of(_load(config, simulate).database)
+        click.echo("the configuration is valid")
+    else:
+        settings = _settings(config, simulate)
         allow_many()
-        code = run(settings)
-    except ConfigurationError as error:
-        _fail(str(error), ExitCode.CONFIG)
-    except StartupFailed as error:
-        _fail(str(error), error.exit_code)
-    sys.exit(code)
+        sys.exit(run(settings))
+
+
+def _load(config: Path | None, simulate: Path | None) -> Settings:
+    """The settings that these options name. Raises ConfigurationError."""
+    if config is None and DEFAULT_PATH.exists() and simulate is None:
+        config = DEFAULT_PATH
+    settings = load_settings(config, os.environ)
+    return settings if simulate is None else simulated(settings, simulate.absolute())
+
+
+def _settings(config: Path | None, simulate: Path | None) -> Settings:
+    """The settings, for a process that may act by them. Raises ConfigurationError, StartupFailed."""
+    settings = _load(config, simulate)
+    if not settings.process.allow_privileged:
+        check_privileges(os.geteuid())
+    logs.configure(settings.process.log_format)
+    return settings
 
 
 def run(settings: Settings) -> int:

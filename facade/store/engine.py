@@ -76,6 +76,11 @@ class Store:
             async with self._engine.connect() as connection:
                 await connection.run_sync(require_head)
 
+    async def prepare(self) -> None:
+        """Make sure that there is a database to connect to, in which there may be nothing. Raises StartupFailed."""
+        with self._opening():
+            await self._backend.prepare()
+
     async def close(self) -> None:
         await self._engine.dispose()
 

@@ -38,6 +38,8 @@ _SCHEMA_LOCK_SECONDS = 60
 # The server ends connections that are idle for longer, and we do so first.
 _IDLE_SECONDS = 3600
 _RENEW_SECONDS = _IDLE_SECONDS // 2
+# Tables that refer to each other cannot be converted one by one.
+_RENEW = "make a backup, and restore it into a new database"
 _SETTINGS = {
     # What does not fit is an error, never cut off.
     "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
@@ -142,13 +144,13 @@ class MariaDb:
         for table, engine in (await connection.execute(_other_engines, {"tables": tables})).all():
             raise Unusable(
                 f"its table {table} has the engine {engine}, which has no transactions",
-                f"back it up, then ALTER TABLE {table} ENGINE=InnoDB",
+                _RENEW,
             )
         wanted = {"tables": tables, "collation": COLLATION}
         for table, column, collation in (await connection.execute(_other_collations, wanted)).all():
             raise Unusable(
                 f"{table}.{column} has the collation {collation}, to which different texts can be the same",
-                f"back it up, then ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE {COLLATION}",
+                _RENEW,
             )
 
     async def faults(self, connection: AsyncConnection, tables: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "migrate",
     "require_head",
     "revision",
+    "revisions",
 ]
 
 # Where migrations/env.py finds the open connection, and what is said to alembic beside it.
@@ -42,12 +44,17 @@ class SchemaTooOld(Exception):
 
 def head() -> str:
     """The revision of the schema that this release uses."""
-    return str(_scripts(_config()).get_current_head())
+    return str(_scripts().get_current_head())
+
+
+def revisions() -> list[str]:
+    """Every revision that this release has a migration to, the newest first."""
+    return [script.revision for script in _scripts().walk_revisions()]
 
 
 def knows(wanted: str) -> bool:
     """Whether this release has the migration that makes this revision."""
-    return wanted in {script.revision for script in _scripts(_config()).walk_revisions()}
+    return wanted in revisions()
 
 
 def revision(connection: Connection) -> str | None:
@@ -87,5 +94,7 @@ def _config() -> Config:
     return config
 
 
-def _scripts(config: Config) -> ScriptDirectory:
-    return ScriptDirectory.from_config(config)
+@cache
+def _scripts() -> ScriptDirectory:
+    """Read once a process: they are part of the program."""
+    return ScriptDirectory.from_config(_config())

@@ -24,7 +24,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["DIGEST", "KEY", "UtcDateTime", "api_tokens", "login_revisions", "logins", "metadata", "secrets", "users"]
+__all__ = [
+    "DIGEST",
+    "ID",
+    "UtcDateTime",
+    "api_tokens",
+    "login_revisions",
+    "logins",
+    "metadata",
+    "octets",
+    "secrets",
+    "users",
+]
 
 metadata = MetaData(
     naming_convention={
@@ -54,16 +65,24 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None else None
 
 
-# SHA-256. MariaDB has no index over the type that it would take for this otherwise.
-DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
-# A key of up to 512 bits. MariaDB tells another type than the one it was given for this otherwise.
-KEY = LargeBinary(64).with_variant(mysql.VARBINARY(64), "mysql", "mariadb")
+# MariaDB has a type of its own from 10.7 on, and the driver goes by the server: tables made by an older one would
+# not be understood after its update.
+ID = Uuid(native_uuid=False)
+
+
+def octets(length: int) -> TypeEngine[bytes]:
+    """Bytes, so many at most. MariaDB has no index over the type that it would take for them otherwise."""
+    return LargeBinary(length).with_variant(mysql.VARBINARY(length), "mysql", "mariadb")
+
+
+DIGEST = octets(32)
+"""SHA-256."""
 
 # `password_revision` counts changes of the password, so that what was checked against an earlier one does not count.
 users = Table(
     "users",
     metadata,
-    Column("id", Uuid, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("email", String(254), nullable=False, unique=True),
     Column("password_hash", String(255), nullable=False),
     Column("is_admin", Boolean(create_constraint=False), nullable=False),
@@ -79,7 +98,7 @@ logins = Table(
     "logins",
     metadata,
     Column("token_digest", DIGEST, primary_key=True),
-    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", ID, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime, nullable=False),
     Index("ix_logins_user_id", "user_id"),
@@ -89,8 +108,8 @@ logins = Table(
 api_tokens = Table(
     "api_tokens",
     metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("user_id", ID, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("token_digest", DIGEST, nullable=False),
     Column("name", String(100), nullable=False),
     Column("scopes", String(255), nullable=False),
@@ -115,6 +134,6 @@ secrets = Table(
     "secrets",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("value", KEY, nullable=False),
+    Column("value", octets(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )

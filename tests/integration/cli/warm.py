@@ -1,4 +1,4 @@
-"""medforgectl, loaded once and forked for every call: a process of its own each time, without the start of Python.
+"""A program, loaded once and forked for every call: a process of its own each time, without the start of Python.
 
 Run as a program it is the process that is forked. What a call is (arguments, environment, folder) comes over the socket
 that is its stdin, together with the three streams of the call; the status with which the call ended goes back.
@@ -21,6 +21,7 @@ from typing import Any, Self
 
 __all__ = ["Warm"]
 
+_MEDFORGECTL = "cli.main:main"
 # By commands, when they need it: here it is loaded for all of them.
 _LOADED_WHEN_NEEDED = ("medforged.client", "rich.console", "rich.live", "rich.spinner", "rich.table")
 _WAIT_SECONDS = 60.0
@@ -30,12 +31,18 @@ _LONGEST_CALL = 1 << 16
 class Warm:
     """The test's end. Whoever wants to see the program load starts it for real."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        program: str = _MEDFORGECTL,
+        loaded: Sequence[str] = _LOADED_WHEN_NEEDED,
+    ) -> None:
         self._own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._own.settimeout(_WAIT_SECONDS)
         with other:
             self._process = subprocess.Popen(
-                [*argv, "-m", "tests.integration.cli.warm"],
+                [*argv, "-m", "tests.integration.cli.warm", program, *loaded],
                 env=dict(environment),
                 stdin=other,
                 stdout=subprocess.DEVNULL,
@@ -64,10 +71,11 @@ class Warm:
         return subprocess.CompletedProcess(list(arguments), os.waitstatus_to_exitcode(status), *shown)
 
 
-def _serve() -> None:
-    for name in _LOADED_WHEN_NEEDED:
+def _serve(program: str, *loaded: str) -> None:
+    for name in loaded:
         importlib.import_module(name)
-    from cli.main import main
+    module, _, function = program.partition(":")
+    main = getattr(importlib.import_module(module), function)
 
     # A collection would write to every object, and so make every call copy the whole program.
     gc.freeze()
@@ -97,4 +105,4 @@ def _become(call: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(*sys.argv[1:])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from facade.limits.table import SharedTable
 from facade.listening import BACKLOG, Passed, listen_to_operators
 from facade.operators.server import serving_operators
 from facade.server import Runner
-from facade.store.tables import users
+from facade.store.tables import metadata, users
 from medforged.client import FACADE, DaemonClient
 from tests.fakes.clock import SetClock
 from tests.fakes.daemon import FakeDaemon, fake_daemon
@@ -175,19 +175,40 @@ def mariadb() -> Iterator[Server]:
 
 
 @pytest.fixture
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of a database in which there is nothing yet."""
+async def new_database(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+    """Makes databases of a kind, in which there is nothing yet; told by their URLs."""
+    made: list[str] = []
+
+    async def make(kind: str) -> str:
+        number = next(_numbers)
+        if kind == "sqlite":
+            return f"sqlite+aiosqlite:///{tmp_path / f'facade{number}.db'}"
+        server: Server = request.getfixturevalue("mariadb")
+        made.append(f"facade{number}")
+        # Not what the tables need: they have to be right whatever the database's own defaults are.
+        await server.execute(f"CREATE DATABASE facade{number} CHARACTER SET latin1")
+        return server.url(f"facade{number}")
+
+    yield make
+    if made:
+        await request.getfixturevalue("mariadb").execute(*(f"DROP DATABASE {name}" for name in made))
+
+
+@pytest.fixture
+async def database(request: pytest.FixtureRequest, new_database: Callable[[str], Awaitable[str]]) -> AsyncIterator[str]:
+    """The URL of a database that holds nothing. On MariaDB its tables may be there already: making them takes a while.
+
+    Tests that change tables, or need a database without any, have their own from `new_database`.
+    """
     if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'facade.db'}"
+        yield await new_database(request.param)
         return
     server: Server = request.getfixturevalue("mariadb")
-    name = f"facade{next(_numbers)}"
-    # Not what the tables need: they have to be right whatever the database's own defaults are.
-    await server.execute(f"CREATE DATABASE {name} CHARACTER SET latin1")
-    try:
-        yield server.url(name)
-    finally:
-        await server.execute(f"DROP DATABASE {name}")
+    name = await server.borrow()
+    yield server.url(name)
+    await server.give_back(name, *metadata.tables)
 
 
 @pytest.fixture

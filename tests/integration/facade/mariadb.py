@@ -53,6 +53,8 @@ class Server:
         self.log = self.directory / "server.log"
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self._process: subprocess.Popen[bytes] | None = None
+        self._idle: list[str] = []
+        self._lent = 0
         # The server refuses to run as root.
         self._runner = "nobody" if os.geteuid() == 0 else self.user
         if os.geteuid() == 0:
@@ -122,6 +124,25 @@ class Server:
             self._process.kill()
             self._process.wait(START_SECONDS)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def borrow(self) -> str:
+        """The name of a database without rows: a new one, or one that was given back."""
+        if self._idle:
+            return self._idle.pop()
+        self._lent += 1
+        await self.execute(f"CREATE DATABASE lent{self._lent} CHARACTER SET latin1")
+        return f"lent{self._lent}"
+
+    async def give_back(self, name: str, *tables: str) -> None:
+        """Whoever borrows it next finds the tables as they are and empty, but for the revision at its start."""
+        present = {row[0] for row in await self.execute("SHOW TABLES", database=name)}
+        if not present >= set(tables):
+            await self.execute(f"DROP DATABASE {name}")
+            return
+        emptied = [f"DELETE FROM {table}" for table in tables]
+        start = "INSERT INTO login_revisions (id, revision) VALUES (1, 0)"
+        await self.execute("SET foreign_key_checks = 0", *emptied, start, database=name)
+        self._idle.append(name)
 
     def keep(self, path: Path) -> Path:
         """A copy of a file that the server can read."""

@@ -23,6 +23,8 @@ from tests.fakes.daemon import FakeDaemon, make_session
 from tests.integration.facade.conftest import SITE, Api, eventually
 
 pytestmark = pytest.mark.integration
+# Nothing here depends on what keeps the accounts.
+DATABASES = ("sqlite",)
 
 PATH = "/api/v1/auth/session-proxy"
 # The time, and ids that are made up where the request could not be read.

@@ -28,6 +28,7 @@ from tests.fakes.clock import SetClock
 from tests.integration.facade.conftest import PASSWORD, Api
 
 pytestmark = pytest.mark.integration
+# Nothing here depends on what keeps the accounts.
 DATABASES = ("sqlite",)
 
 SETTINGS = Settings()

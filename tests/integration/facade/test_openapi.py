@@ -8,6 +8,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tests.integration.facade.conftest import SITE, Api
 
 pytestmark = pytest.mark.integration
+# Nothing here depends on what keeps the accounts.
+DATABASES = ("sqlite",)
 
 DATABASES = ("sqlite",)
 

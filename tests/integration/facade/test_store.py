@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,6 +24,12 @@ from medforged.contract.exitcodes import ExitCode
 pytestmark = pytest.mark.integration
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
+
+
+@pytest.fixture
+async def database(request: pytest.FixtureRequest, new_database: Callable[[str], Awaitable[str]]) -> str:
+    """One of its own for every test, without tables."""
+    return await new_database(request.param)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from facade.store.tables import DIGEST, UtcDateTime
+from facade.store.tables import DIGEST, ID, UtcDateTime
 
 revision = "0001"
 down_revision = None
@@ -16,7 +16,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "users",
-        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("id", ID, nullable=False),
         sa.Column("email", sa.String(254), nullable=False),
         sa.Column("password_hash", sa.String(255), nullable=False),
         sa.Column("is_admin", sa.Boolean(create_constraint=False), nullable=False),
@@ -28,7 +28,7 @@ def upgrade() -> None:
     op.create_table(
         "logins",
         sa.Column("token_digest", DIGEST, nullable=False),
-        sa.Column("user_id", sa.Uuid, nullable=False),
+        sa.Column("user_id", ID, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.Column("last_used_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("token_digest", name="pk_logins"),

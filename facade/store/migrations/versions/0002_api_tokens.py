@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from facade.store.tables import DIGEST, UtcDateTime
+from facade.store.tables import DIGEST, ID, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"
@@ -22,8 +22,8 @@ def upgrade() -> None:
     op.create_index("ix_users_created_at", "users", ["created_at", "id"])
     op.create_table(
         "api_tokens",
-        sa.Column("id", sa.Uuid, nullable=False),
-        sa.Column("user_id", sa.Uuid, nullable=False),
+        sa.Column("id", ID, nullable=False),
+        sa.Column("user_id", ID, nullable=False),
         sa.Column("token_digest", DIGEST, nullable=False),
         sa.Column("name", sa.String(100), nullable=False),
         sa.Column("scopes", sa.String(255), nullable=False),
