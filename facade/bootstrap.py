@@ -194,7 +194,7 @@ async def assemble(
         mount(app, routes, Access(hosts, origins, cookies, logins, api_tokens))
         site.mount(app)
 
-        stack.push_async_callback(logins.write_uses)
+        stack.push_async_callback(logins.write_uses, everything=True)
         stack.push_async_callback(api_tokens.write_uses)
         expiries = (
             ("logins.remove_expired", logins.remove_expired),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
@@ -20,8 +21,11 @@ __all__ = ["CAPACITY", "WRITE_SECONDS", "Memory", "Valid"]
 CAPACITY = 100_000
 # How late the time of last use may be in the database; a crash forgets so much of it.
 WRITE_SECONDS = 60.0
-# Making so many ready to be written holds requests up for a millisecond or two.
-_WRITE_BATCH = 250
+# What has not been used for so long has paused.
+_PAUSED = timedelta(seconds=WRITE_SECONDS)
+# Making so many ready to be written, or looking at so many, holds requests up for a millisecond or two.
+_WRITE_BATCH = 50
+_LOOK_BATCH = 2000
 
 # Credential, time of its last use, now -> whether it still counts.
 Valid = Callable[[Credential, datetime, datetime], bool]
@@ -43,12 +47,21 @@ class Memory:
     """Credentials of one kind that this process has seen, until the revision tells that others have ended some."""
 
     def __init__(
-        self, rows: CredentialRows, clock: Clock, revision: Revision, valid: Valid, *, capacity: int = CAPACITY
+        self,
+        rows: CredentialRows,
+        clock: Clock,
+        revision: Revision,
+        valid: Valid,
+        *,
+        capacity: int = CAPACITY,
+        lag: timedelta = timedelta(0),
     ) -> None:
+        """`lag`: how late the time of last use may be in the database while a credential is in use all the time."""
         self._rows = rows
         self._clock = clock
         self._valid = valid
         self._capacity = capacity
+        self._lag = lag
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         # Digests without a row. A random token that does not exist comes to exist only when a backup is restored.
         self._unknown: OrderedDict[bytes, None] = OrderedDict()
@@ -109,10 +122,29 @@ class Memory:
         if len(self._unknown) > self._capacity:
             self._unknown.popitem(last=False)
 
-    async def write_uses(self) -> None:
-        """Write down the last uses that the database does not know yet."""
-        used = iter({**self._unwritten, **self._uses()}.items())
-        while some := dict(islice(used, _WRITE_BATCH)):
+    async def write_uses(self, *, everything: bool = False) -> None:
+        """Write down the last uses that the database does not know yet; of what is in use, only now and then.
+
+        `everything`: for the end, after which nobody remembers.
+        """
+        now = self._clock.now()
+        await self._write(dict(self._unwritten))
+        entries = iter(list(self._known.items()))
+        while some := list(islice(entries, _LOOK_BATCH)):
+            due = [
+                (digest, known) for digest, known in some if known.unwritten and (everything or self._due(known, now))
+            ]
+            await self._write({digest: known.last_used_at for digest, known in due})
+            await asyncio.sleep(0)
+
+    def _due(self, known: _Known, now: datetime) -> bool:
+        """Whether the database is far behind, or the use has paused."""
+        behind = known.written_at is None or known.last_used_at - known.written_at >= self._lag
+        return behind or now - known.last_used_at >= _PAUSED
+
+    async def _write(self, used: Mapping[bytes, datetime]) -> None:
+        uses = iter(used.items())
+        while some := dict(islice(uses, _WRITE_BATCH)):
             await self._rows.touch(some)
             for digest, at in some.items():
                 if self._unwritten.get(digest) == at:

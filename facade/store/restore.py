@@ -65,7 +65,7 @@ async def _replace(store: Store, archive: ArchiveReader, *, force: bool) -> list
                 found = await content_of(connection, content.table, content.columns)
                 if (found.rows, found.sha256) != (content.rows, content.sha256):
                     raise Damaged(f"the database does not give back what it was given for {content.table}")
-        await connection.execute(update(login_revisions).values(revision=before))
+        await connection.execute(update(login_revisions).values(revision=max(before, restored) + 1))
     return contents
 
 

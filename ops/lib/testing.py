@@ -82,6 +82,7 @@ def _install(*, real: bool, browser: bool, database: bool) -> None:
         "git": shutil.which("git") is not None,
         "curl": shutil.which("curl") is not None,
         "shellcheck": shutil.which("shellcheck") is not None,
+        "wrk": shutil.which("wrk") is not None,
         # The server's program without the service around it: tests start it with data of their own.
         "mariadb-server-core": not database or shutil.which("mariadbd", path="/usr/sbin:/usr/bin") is not None,
     }

@@ -128,6 +128,31 @@ async def test_last_use_is_written_lazily_and_read_by_others(
     assert await another().identify([token])
 
 
+async def test_the_use_of_a_login_in_use_is_written_now_and_then(
+    store: Store, clock: SetClock, logins: Logins, queries: list[str]
+) -> None:
+    def updates() -> int:
+        return len([query for query in queries if query.startswith("UPDATE logins")])
+
+    token = await logins.start(await user(store, clock))
+    assert await logins.identify([token])
+    for minutes, written in ((1, 0), (8, 0), (1, 1), (9, 1), (1, 2)):
+        clock.advance(minutes=minutes)
+        assert await logins.identify([token])
+        await logins.write_uses()
+        assert updates() == written
+    # A use that is followed by a pause, and one that is followed by the end.
+    clock.advance(minutes=1)
+    assert await logins.identify([token])
+    for written in (2, 3):
+        clock.advance(seconds=30)
+        await logins.write_uses()
+        assert updates() == written
+    assert await logins.identify([token])
+    await logins.write_uses(everything=True)
+    assert updates() == 4
+
+
 async def test_a_use_in_another_process_keeps_a_login_alive_here(
     store: Store, clock: SetClock, logins: Logins, another: Callable[..., Logins]
 ) -> None:
