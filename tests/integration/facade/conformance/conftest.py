@@ -21,7 +21,7 @@ from tests.fakes.clock import SetClock
 from tests.fakes.daemon import FakeDaemon, fake_daemon, make_session
 from tests.integration.facade.conformance.expectations import COLUMNS, Expected
 from tests.integration.facade.conformance.judging import Judge
-from tests.integration.facade.conformance.recipes import RECIPES, SCOPES, Caller, Recipe, World
+from tests.integration.facade.conformance.recipes import ADMIN_SCOPES, RECIPES, SCOPES, Caller, Recipe, World
 from tests.integration.facade.conformance.variants import BODY_MAX_BYTES, Sent, variants
 from tests.integration.facade.conftest import UNLIMITED, Answer, Api, Person, eventually
 
@@ -48,24 +48,37 @@ class Stage:
         match caller:
             case "anonymous":
                 return Caller()
+            case "user":
+                return Caller(owner.token)
             case "other" | "admin":
                 return Caller((await self.api.person(admin=caller == "admin")).token)
             case "expired":
                 self.clock.advance(days=31)
+                return Caller(owner.token)
             case "revoked":
                 assert (await self.api.post("/api/v1/auth/logout", token=owner.token)).status == 200
-            case "token":
-                return Caller(bearer=(await self._api_token(owner, SCOPES))["token"])
-            case "scopeless" | "stale" | "dead":
-                lacking = [scope for scope in SCOPES if caller != "scopeless" or scope != recipe.scope]
-                made = await self._api_token(owner, lacking)
-                if caller == "stale":
-                    self.clock.advance(days=2)
-                if caller == "dead":
-                    path = f"/api/v1/me/tokens/{made['api_token']['id']}"
-                    assert (await self.api.request("DELETE", path, token=owner.token)).status == 200
-                return Caller(owner.token, made["token"])
-        return Caller(owner.token)
+                return Caller(owner.token)
+            case _:
+                return await self._script(caller, owner, recipe)
+
+    async def _script(self, caller: str, owner: Person, recipe: Recipe) -> Caller:
+        if caller in ("keyed", "demoted"):
+            admin = await self.api.person(admin=True)
+            made = await self._api_token(admin, (*SCOPES, *ADMIN_SCOPES))
+            if caller == "demoted":
+                await self.api.set_admin(admin.user_id, is_admin=False)
+            return Caller(bearer=made["token"])
+        made = await self._api_token(
+            owner, [scope for scope in SCOPES if (caller, scope) != ("scopeless", recipe.scope)]
+        )
+        if caller == "token":
+            return Caller(bearer=made["token"])
+        if caller == "stale":
+            self.clock.advance(days=2)
+        if caller == "dead":
+            path = f"/api/v1/me/tokens/{made['api_token']['id']}"
+            assert (await self.api.request("DELETE", path, token=owner.token)).status == 200
+        return Caller(owner.token, made["token"])
 
     async def _api_token(self, owner: Person, scopes: Iterable[str]) -> dict[str, Any]:
         wanted = {"name": "script", "scopes": list(scopes), "expires_in_days": 1}

@@ -11,7 +11,9 @@ from pathlib import Path
 TABLE = Path(__file__).with_name("table.txt")
 PROBLEMS = "https://medforge.dev/problems/"
 
-CALLERS = ("anonymous", "user", "other", "admin", "expired", "revoked", "token", "scopeless", "stale", "dead")
+_BROWSERS = ("anonymous", "user", "other", "admin", "expired", "revoked")
+_SCRIPTS = ("token", "scopeless", "stale", "dead", "keyed", "demoted")
+CALLERS = (*_BROWSERS, *_SCRIPTS)
 COLUMNS = [
     "good",
     "absent",

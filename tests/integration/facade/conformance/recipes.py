@@ -10,9 +10,10 @@ from uuid import UUID, uuid4
 from medforged.contract.sessions import Session
 from tests.integration.facade.conftest import PASSWORD, SITE, Person
 
-__all__ = ["RECIPES", "SCOPES", "Caller", "Recipe", "World"]
+__all__ = ["ADMIN_SCOPES", "RECIPES", "SCOPES", "Caller", "Recipe", "World"]
 
 SCOPES = ("account:read", "sessions:read", "sessions:write")
+ADMIN_SCOPES = ("admin:read", "admin:write")
 
 ABSENT = UUID(int=0xABCD)
 
