@@ -148,9 +148,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     failures_per_device: Limit = 10
     """Wrong passwords for an account from a browser that has signed in to it, and of a signed-in user for a change."""
     signups_window_seconds: WindowSeconds = 3600
-    """The window of new accounts."""
+    """The window of new accounts and e-mail addresses."""
     signups_per_network: Limit = 200
-    """Attempts to make an account from one network, addresses that are taken included."""
+    """Attempts to make an account, or to give one another e-mail address, from one network; taken ones included."""
     tokens_window_seconds: WindowSeconds = 3600
     """The window of new API tokens."""
     tokens_per_user: Limit = 60

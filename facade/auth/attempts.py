@@ -98,11 +98,19 @@ class Attempts:
             guess.charge((Rule.DEVICE_ATTEMPTS, device.id), (Rule.DEVICE_FAILURES, device.id), known)
         return guess
 
-    def confirm(self, request: web.Request, user_id: UUID) -> Guess:
-        """The current password, told by somebody who is signed in already."""
+    def confirm(self, request: web.Request, user_id: UUID, *, moves: bool) -> Guess:
+        """The current password, told by somebody who is signed in already.
+
+        `moves`: for another e-mail address, which asks whether that has an account, as signing up does.
+        """
+        network = self._addresses.of(request).network
         guess = Guess(self, request)
-        known = (Rule.KNOWN_ATTEMPTS, self._addresses.of(request).network)
-        guess.charge((Rule.USER_ATTEMPTS, user_id.bytes), (Rule.USER_FAILURES, user_id.bytes), known)
+        guess.charge(
+            (Rule.USER_ATTEMPTS, user_id.bytes),
+            (Rule.USER_FAILURES, user_id.bytes),
+            (Rule.KNOWN_ATTEMPTS, network),
+            *([(Rule.NETWORK_SIGNUPS, network)] if moves else []),
+        )
         return guess
 
     def make_token(self, request: web.Request, user_id: UUID) -> None:

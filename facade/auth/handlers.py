@@ -80,7 +80,7 @@ class AuthHandlers:
         email, password = checked_change(wanted)
         user_id = principal_of(request).user_id
         try:
-            with self._attempts.confirm(request, user_id):
+            with self._attempts.confirm(request, user_id, moves=email is not None):
                 user, token = await self._accounts.change(
                     user_id, self._cookies.tokens(request), wanted.current_password, email=email, password=password
                 )

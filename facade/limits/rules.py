@@ -31,7 +31,7 @@ class Rule(IntEnum):
     USER_ATTEMPTS = 7
     """Attempts of somebody who is signed in at the current password."""
     NETWORK_SIGNUPS = 8
-    """New accounts from one network."""
+    """New accounts, and new e-mail addresses of accounts, from one network."""
     KNOWN_ATTEMPTS = 9
     """Attempts of devices and of signed-in users from one network, so that no crowd of accounts keeps hashing."""
     USER_TOKENS = 10

@@ -256,6 +256,45 @@ async def test_new_accounts_are_limited_taken_addresses_included(api: Api, clock
     assert (await somebody.signup("d@example.org")).status == 201
 
 
+async def change(browser: Browser, current: str, **wanted: str) -> Answer:
+    return await browser.api.request(
+        "PATCH",
+        "/api/v1/me",
+        token=browser.cookies["medforge_session"],
+        headers={"X-Forwarded-For": browser.address},
+        json={"current_password": current, **wanted},
+    )
+
+
+async def test_wrong_current_passwords_are_limited_for_who_is_signed_in_alone(
+    api: Api, ada: Browser, clock: SetClock
+) -> None:
+    for number in range(1, 11):
+        await Browser(api, f"198.51.100.{number}").until_refused()
+    wanted = {"password": "another horse"}
+    answers = [await change(ada, WRONG, **wanted) for _ in range(5)]
+    assert [answer.status for answer in answers] == [403] * 4 + [429]
+    assert (await ada.login(PASSWORD)).status == 200
+    seconds = refused(await change(ada, PASSWORD, **wanted))
+    clock.advance(seconds=seconds)
+    changed = await change(ada, PASSWORD, **wanted)
+    assert changed.status == 200
+    # The browser that has changed it is known with the new password, also while strangers go on.
+    device = changed.headers.getall("Set-Cookie")[1].partition(";")[0]
+    ada.cookies = dict([device.split("=", 1)])
+    for number in range(1, 11):
+        await Browser(api, f"198.51.100.{number}").until_refused()
+    assert (await ada.login("another horse")).status == 200
+
+
+async def test_asking_by_changes_which_addresses_have_accounts_is_limited_like_signing_up(
+    api: Api, ada: Browser
+) -> None:
+    await Browser(api, "198.51.100.1").signup("bob@example.org")
+    statuses = [(await change(ada, PASSWORD, email="bob@example.org")).status for _ in range(5)]
+    assert statuses == [409] * 4 + [429]
+
+
 async def test_new_api_tokens_are_limited(api: Api, ada: Browser, clock: SetClock) -> None:
     made = {"name": "script", "scopes": ["account:read"]}
 
