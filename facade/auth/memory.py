@@ -105,9 +105,9 @@ class Memory:
     def forget_user(self, user_id: UUID) -> None:
         """Something of the user has changed: each of their credentials is looked up anew."""
         self._generation += 1
-        for digest, known in list(self._known.items()):
-            if known.credential.principal.user_id == user_id:
-                self._drop(digest)
+        theirs = [digest for digest, known in self._known.items() if known.credential.principal.user_id == user_id]
+        for digest in theirs:
+            self._drop(digest)
 
     def forget_all(self) -> None:
         """Another process has changed something: also what did not exist may do so now, out of a backup."""
@@ -129,12 +129,15 @@ class Memory:
         """
         now = self._clock.now()
         await self._write(dict(self._unwritten))
-        entries = iter(list(self._known.items()))
-        while some := list(islice(entries, _LOOK_BATCH)):
-            due = [
-                (digest, known) for digest, known in some if known.unwritten and (everything or self._due(known, now))
-            ]
-            await self._write({digest: known.last_used_at for digest, known in due})
+        # Digests alone: 100,000 pairs made at once have the garbage collector walk through everything that is known.
+        digests = iter(list(self._known))
+        while some := list(islice(digests, _LOOK_BATCH)):
+            due = {}
+            for digest in some:
+                known = self._known.get(digest)
+                if known is not None and known.unwritten and (everything or self._due(known, now)):
+                    due[digest] = known.last_used_at
+            await self._write(due)
             await asyncio.sleep(0)
 
     def _due(self, known: _Known, now: datetime) -> bool:
