@@ -28,7 +28,7 @@ def main() -> int:
                 cases += outcome.cases
                 print(f"seed {seed}, {caller}: {outcome.cases} cases, {outcome.failures} failures", flush=True)
                 if not outcome.clean:
-                    print(outcome.told)
+                    print(outcome.told, *installation.failures(), sep="\n")
                     return 1
             seed += 1
         failures = installation.failures()

@@ -74,8 +74,9 @@ class Site:
         return f"s-{json.load(answer)['data']['session']['slug']}.medforge.localhost"
 
     def failures(self) -> list[str]:
-        """What the facade and the daemon have logged that must not happen."""
-        found = []
+        """What must not happen: an end of either program, and what they log as an error."""
+        ends = {"facade": self.facade.poll(), "daemon": self.daemon.poll()}
+        found = [f"the {name} has ended with {code}" for name, code in ends.items() if code is not None]
         for log in ("facade.log", "daemon.log"):
             for line in (self.directory / log).read_text().splitlines():
                 entry = json.loads(line) if line.startswith("{") else {"event": line, "level": "error"}

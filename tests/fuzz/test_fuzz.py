@@ -30,7 +30,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.parametrize("caller", CALLERS)
 def test_nothing_is_answered_that_is_not_in_the_document(installation: Site, caller: str) -> None:
     outcome = fuzz(installation, caller, examples=EXAMPLES, seed=1)
-    assert outcome.clean, outcome.told
+    assert outcome.clean, "\n".join([outcome.told, *installation.failures()])
     assert outcome.cases >= LEAST_CASES[caller]
     assert installation.failures() == []
 
