@@ -28,8 +28,7 @@ class OpenApiHandlers:
         return _unless_known(request, self._document, "application/json", {})
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
-        return _unless_known(request, self._page, "text/html", headers)
+        return _unless_known(request, self._page, "text/html", {"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
 def _unless_known(request: web.Request, body: bytes, content_type: str, headers: dict[str, str]) -> web.Response:

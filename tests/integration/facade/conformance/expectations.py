@@ -36,15 +36,17 @@ COLUMNS = [
 ]
 
 # On every answer, and nothing else is on any unless it is said.
-ALWAYS = frozenset(
+BARE = frozenset({"Content-Length", "Date", "Server", "X-Request-ID"})
+# On every answer that a browser can get to see: all but those that name an upstream, which Caddy keeps to itself.
+STRICT = frozenset(
     {
         "Cache-Control",
-        "Content-Length",
         "Content-Security-Policy",
-        "Date",
-        "Server",
+        "Cross-Origin-Opener-Policy",
+        "Cross-Origin-Resource-Policy",
+        "Permissions-Policy",
+        "Referrer-Policy",
         "X-Content-Type-Options",
-        "X-Request-ID",
     }
 )
 
