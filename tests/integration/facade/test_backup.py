@@ -310,4 +310,8 @@ async def test_a_file_with_faults_is_seen(tmp_path: Path, opened: Opened) -> Non
     for page in range(10, len(damaged) // 4096, 3):
         damaged[page * 4096 + 100 : page * 4096 + 200] = bytes(100)
     path.write_bytes(damaged)
-    assert await faults(Store.of(Database(url=f"sqlite+aiosqlite:///{path}"))) != []
+    again = Store.of(Database(url=f"sqlite+aiosqlite:///{path}"))
+    try:
+        assert await faults(again) != []
+    finally:
+        await again.close()

@@ -67,7 +67,7 @@ async def test_unknown_path(api: Api, verb: str, path: str) -> None:
         ("DELETE", "/healthz", {"GET", "HEAD", "OPTIONS"}),
         ("GET", LOGIN, {"OPTIONS", "POST"}),
         ("PUT", "/api/v1/sessions", {"GET", "HEAD", "OPTIONS", "POST"}),
-        ("PURGE", "/api/v1/me", {"GET", "HEAD", "OPTIONS"}),
+        ("PURGE", "/api/v1/me", {"GET", "HEAD", "OPTIONS", "PATCH"}),
     ],
 )
 async def test_wrong_method(api: Api, verb: str, path: str, allow: set[str]) -> None:
