@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -239,6 +240,8 @@ async def watched(database: str, request: pytest.FixtureRequest) -> AsyncIterato
     administrator = create_async_engine(server.url("information_schema"))
 
     async def rows() -> int:
+        # InnoDB renews what this table shows only when nobody has read it for 0.1 s.
+        await asyncio.sleep(0.11)
         async with administrator.connect() as connection:
             found = await connection.scalar(text("SELECT MAX(trx_rows_modified) FROM information_schema.innodb_trx"))
         return int(found or 0)
