@@ -266,11 +266,11 @@ def test_what_is_between_a_visitor_and_the_session_arrives(public: World, tenant
     assert tenants in [(name, value) for name, value in seen.headers if value]
 
 
+# Names with an underscore are not among them: without the rule that takes them out they do not arrive here either.
 CONTROLS = {
     "cookie": ('request_header Cookie "(?i)(^|;)', 'request_header Cookie "(?i)(^|;)nothing', "got Cookie"),
     "token": ("request_header @platform_token -Authorization", "", "got Authorization"),
     "header": ("request_header -X-Medforge-*", "", "got X-"),
-    "underscore": ("request_header -*_*", "", "got X"),
     "set-cookie": (
         'Set-Cookie "(?is)^[^;]*medforge_(?:session|device).*"',
         'X-None "(?is)^[^;]*medforge_(?:session|device).*"',
