@@ -8,6 +8,7 @@ exact for whatever is HTTP; what is not may be refused in several ways, but neve
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ NAVIGATION = (
     ("Sec-Fetch-Dest", "document"),
     ("Sec-Fetch-Site", "none"),
 )
+# What Caddy takes for a session's host in an origin, in letters of any case.
+_SIBLING = re.compile(r"s-[^/]*\.medforge\.localhost(?::[0-9]+)?", re.IGNORECASE)
 _INTERNAL = [
     *("X-Upstream", "X-Upstream-Host", "X-Medforge-User", "X-Medforge-Upstream", "X-Medforge-Slug", "X-User-Id"),
     *("X-User-Email", "X-Auth-Request-User", "X-Authenticated-User", "X-Remote-User", "Remote-User", "Remote-Groups"),
@@ -367,7 +370,7 @@ def _origin(world: World, draft: _Draft, rng: random.Random) -> str:
             (f"https://medforge.localhost:{port}", writes),
             ("https://evil.test", writes),
             ("null", writes),
-            ("http://" + draft.host, draft.named),
+            ("http://" + draft.host, writes or _SIBLING.fullmatch(draft.host) is not None),
             (own + ".evil.test", writes),
         ]
     )

@@ -19,7 +19,7 @@ import pytest
 from tests.host.caddy_site import Message, Wire
 from tests.host.public_cases import FORGED_VALUE, MARK, NAVIGATION, forged_name
 from tests.host.public_wire import Multiplexed, connect
-from tests.host.public_world import CADDYFILE, World, world
+from tests.host.public_world import CADDYFILE, World, caddy_drops_underscores, world
 
 pytestmark = pytest.mark.host
 
@@ -266,11 +266,11 @@ def test_what_is_between_a_visitor_and_the_session_arrives(public: World, tenant
     assert tenants in [(name, value) for name, value in seen.headers if value]
 
 
-# Names with an underscore are not among them: without the rule that takes them out they do not arrive here either.
 CONTROLS = {
     "cookie": ('request_header Cookie "(?i)(^|;)', 'request_header Cookie "(?i)(^|;)nothing', "got Cookie"),
     "token": ("request_header @platform_token -Authorization", "", "got Authorization"),
     "header": ("request_header -X-Medforge-*", "", "got X-"),
+    "underscore": ("request_header -*_*", "", "got X"),
     "set-cookie": (
         'Set-Cookie "(?is)^[^;]*medforge_(?:session|device).*"',
         'X-None "(?is)^[^;]*medforge_(?:session|device).*"',
@@ -284,6 +284,8 @@ CONTROLS = {
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_missing_protection_is_noticed(control: str) -> None:
+    if control == "underscore" and caddy_drops_underscores():
+        pytest.skip("this Caddy takes names with an underscore out by itself")
     there, instead, noticed = CONTROLS[control]
     text = CADDYFILE.read_text()
     assert text.count(there) == 1
