@@ -79,6 +79,8 @@ def chromium(running_site: CaddySite) -> Iterator[Path]:
         command("ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", namespace)
         command("ip", "link", "set", outside, "master", bridge, "up")
         command("ip", "-n", namespace, "address", "add", f"{own}/24", "dev", "eth0")
+        # An IPv6 address would be there only a second or two after the rest, and break off what is loading by then.
+        command("ip", "-n", namespace, "link", "set", "eth0", "addrgenmode", "none")
         for device in ("lo", "eth0"):
             command("ip", "-n", namespace, "link", "set", device, "up")
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mfcd-")))
