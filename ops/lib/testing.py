@@ -92,7 +92,6 @@ def _install(*, real: bool, browser: bool, database: bool) -> None:
         packages.install(
             {
                 "busybox-static": Path("/bin/busybox").exists(),
-                "faketime": shutil.which("faketime") is not None,
                 "iproute2": shutil.which("ip") is not None,
                 "chromium": not browser or shutil.which("chromium") is not None,
             }
