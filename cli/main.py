@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -26,6 +27,9 @@ from medforged import __version__
 from medforged.contract.exitcodes import ExitCode
 
 __all__ = ["main", "medforgectl", "run"]
+
+# What a write to stdout fails with when the disk or the quota behind it is full, or broken.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class _ReaderGone(Exception):
@@ -112,6 +116,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (_ReaderGone, BrokenPipeError):
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            traceback.print_exc()
+            return ExitCode.INTERNAL
+        click.echo(f"medforgectl: cannot write the output: {error.strerror}", err=True)
+        return ExitCode.FAILED
     except Exception:  # noqa: BLE001 - the edge of the program: what nobody foresaw has an exit code of its own
         traceback.print_exc()
         return ExitCode.INTERNAL

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from facade.store.engine import Store
 from facade.store.logins import require_login
-from facade.store.revisions import advance, lock
+from facade.store.revisions import advance
 from facade.store.tables import api_tokens, logins, users
 from facade.store.users import EmailTaken, User, user_of
 
@@ -77,7 +77,6 @@ class AccountRows:
         """
         try:
             async with self._store.writing() as connection:
-                await lock(connection)
                 await require_login(connection, user_id, login_digests)
                 user = await _find(connection, user_id)
                 await _end_logins(connection, user_id)
@@ -101,7 +100,6 @@ class AccountRows:
         Raises UserNotFound, LastAdmin and NotAdmin.
         """
         async with self._store.writing() as connection:
-            await lock(connection)
             if actor is not None:
                 await _require_admin(connection, actor)
             before = await _find(connection, user_id)
@@ -119,7 +117,6 @@ class AccountRows:
     async def set_password(self, user_id: UUID, password_hash: str) -> tuple[User, int]:
         """A new password, whatever the old one was; logins and API tokens end. Raises UserNotFound."""
         async with self._store.writing() as connection:
-            await lock(connection)
             user = _with_password(await _find(connection, user_id), password_hash)
             await _write(connection, user)
             await _end_logins(connection, user_id)
@@ -129,7 +126,6 @@ class AccountRows:
     async def sign_out(self, user_id: UUID) -> tuple[User, Ended, int]:
         """End every login and every API token of the user. Raises UserNotFound."""
         async with self._store.writing() as connection:
-            await lock(connection)
             user = await _find(connection, user_id)
             ended = Ended(await _end_logins(connection, user_id), await _end_api_tokens(connection, user_id))
             return user, ended, await advance(connection)

@@ -14,7 +14,7 @@ from facade.auth.credentials import Credential
 from facade.auth.principals import Principal, Scope
 from facade.store.engine import Store
 from facade.store.logins import require_login
-from facade.store.revisions import advance, lock
+from facade.store.revisions import advance
 from facade.store.tables import api_tokens, users
 
 __all__ = ["MAX_TOKENS", "ApiToken", "ApiTokenRows", "TooManyTokens"]
@@ -83,7 +83,6 @@ class ApiTokenRows:
             api_tokens.c.user_id == token.user_id, api_tokens.c.expires_at > token.created_at
         )
         async with self._store.writing() as connection:
-            await lock(connection)
             await require_login(connection, token.user_id, login_digests)
             if (await connection.execute(living)).scalar_one() >= MAX_TOKENS:
                 raise TooManyTokens
@@ -103,7 +102,6 @@ class ApiTokenRows:
         """End a token of this user. Returns its digest and the revision that tells of it; None where there is none."""
         own = (api_tokens.c.id == token_id, api_tokens.c.user_id == user_id)
         async with self._store.writing() as connection:
-            await lock(connection)
             digest = (await connection.execute(select(api_tokens.c.token_digest).where(*own))).scalar_one_or_none()
             if digest is None:
                 return None

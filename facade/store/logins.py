@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from facade.auth.credentials import Credential
 from facade.auth.principals import Principal
 from facade.store.engine import Store
-from facade.store.revisions import advance, lock
+from facade.store.revisions import advance
 from facade.store.tables import logins, users
 from facade.store.users import User
 
@@ -60,7 +60,6 @@ class LoginRows:
             users.c.is_disabled == false(),
         )
         async with self._store.writing() as connection:
-            await lock(connection)
             if (await connection.execute(unchanged)).one_or_none() is None:
                 raise NotAdmitted
             await connection.execute(
@@ -70,7 +69,6 @@ class LoginRows:
     async def remove(self, digests: Collection[bytes]) -> tuple[int, int]:
         """End logins. Returns how many there were, and the revision that tells of it."""
         async with self._store.writing() as connection:
-            await lock(connection)
             result = await connection.execute(delete(logins).where(logins.c.token_digest.in_(digests)))
             return result.rowcount, await advance(connection) if result.rowcount else 0
 
@@ -94,7 +92,7 @@ class LoginRows:
 
 
 async def require_login(connection: AsyncConnection, user_id: UUID, digests: Collection[bytes]) -> None:
-    """Raises LoginEnded unless one of these is still a login of the user. The caller holds the lock.
+    """Raises LoginEnded unless one of these is still a login of the user. Within a transaction that writes.
 
     A process remembers a login for a moment after another has ended it; nothing that outlives the login may be made
     of that moment.

@@ -1,7 +1,6 @@
 """Owns the revision: the number that tells processes which remember logins and API tokens that something has changed.
 
-Its row is also the lock of everything that changes accounts: whoever reads before writing takes it first, so that what
-was read still holds when it is written, on every database.
+On MariaDB its row is also what writers take turns at (`facade/store/mariadb.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from facade.store.engine import Store
 from facade.store.tables import login_revisions
 
-__all__ = ["Revisions", "advance", "lock"]
+__all__ = ["Revisions", "advance"]
 
 
 class Revisions:
@@ -24,11 +23,6 @@ class Revisions:
     async def read(self) -> int:
         async with self._store.reading() as connection:
             return await _revision(connection)
-
-
-async def lock(connection: AsyncConnection) -> None:
-    """Be alone in changing accounts until the transaction ends. SQLite's writers are alone from their start."""
-    await connection.execute(select(login_revisions.c.revision).with_for_update())
 
 
 async def advance(connection: AsyncConnection) -> int:

@@ -120,7 +120,7 @@ class CallServer:
         if method is None:
             raise CallRefused(
                 ErrorCode.UNKNOWN_METHOD,
-                f"there is no method {request.match_info['method'][:80]!r}; see docs/reference/rpc.md",
+                f"there is no method {request.match_info['method'][:80]!r}; {self._program.usage}",
             )
         self.refuse_when_stopping()
         params = self._params(method, await request.read())

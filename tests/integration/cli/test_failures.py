@@ -149,6 +149,15 @@ def test_a_reader_that_has_gone_away(daemon: ScriptedDaemon, medforgectl: Medfor
     assert (process.returncode, err) == (141, "")
 
 
+@pytest.mark.parametrize("arguments", [("sessions", "ls"), ("--help",)], ids=" ".join)
+def test_a_full_disk_behind_the_output(
+    daemon: ScriptedDaemon, medforgectl: Medforgectl, arguments: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w") as full, medforgectl.started(*arguments, stdout=full.fileno()) as process:
+        _, err = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, err) == (1, "medforgectl: cannot write the output: No space left on device\n")
+
+
 def test_a_defect_has_a_code_of_its_own(medforgectl: Medforgectl) -> None:
     program = medforgectl.argv[2]
     medforgectl.argv[2] = f"import cli.connection as c; c.Daemon.run = lambda *_: 1 / 0; {program}"

@@ -156,11 +156,13 @@ async def eventually(condition: Callable[[], bool]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each test that uses a database runs over every kind; modules that test something else name theirs in DATABASES.
 
-    MEDFORGE_TEST_DATABASES=all runs those over every kind too.
+    MEDFORGE_TEST_DATABASES=all runs those over every kind too. A module whose subject is one kind names it in DATABASE.
     """
     if "database" in metafunc.fixturenames:
-        named = getattr(metafunc.module, "DATABASES", EVERY_DATABASE)
-        kinds = EVERY_DATABASE if os.environ.get("MEDFORGE_TEST_DATABASES") == "all" else named
+        usual = getattr(metafunc.module, "DATABASES", EVERY_DATABASE)
+        kinds = EVERY_DATABASE if os.environ.get("MEDFORGE_TEST_DATABASES") == "all" else usual
+        if (subject := getattr(metafunc.module, "DATABASE", None)) is not None:
+            kinds = (subject,)
         metafunc.parametrize("database", kinds, indirect=True)
 
 

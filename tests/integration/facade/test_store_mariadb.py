@@ -33,7 +33,7 @@ from tests.integration.facade.conftest import PASSWORD, Api, eventually
 from tests.integration.facade.mariadb import Server
 
 pytestmark = pytest.mark.integration
-DATABASES = ("mariadb",)
+DATABASE = "mariadb"
 SECRET = "geheim-ö€"
 CHANGE = re.compile(r"\s*(CREATE|ALTER|DROP|INSERT|UPDATE|DELETE)\b")
 
