@@ -85,6 +85,8 @@ def _install(*, real: bool, browser: bool, database: bool) -> None:
         "wrk": shutil.which("wrk") is not None,
         # The server's program without the service around it: tests start it with data of their own.
         "mariadb-server-core": not database or shutil.which("mariadbd", path="/usr/sbin:/usr/bin") is not None,
+        # What makes the server's data needs a program that Debian keeps with the clients.
+        "mariadb-client-core": not database or shutil.which("my_print_defaults") is not None,
     }
     packages.install(wanted)
     if real:

@@ -39,8 +39,8 @@ SMALL = (
 
 def missing() -> str:
     """Why no server can be started here; empty when one can."""
-    if SERVER is None or shutil.which(INSTALL) is None:
-        return "MariaDB is not installed (apt-get install mariadb-server-core)"
+    if SERVER is None or shutil.which(INSTALL) is None or shutil.which("my_print_defaults") is None:
+        return "MariaDB is not installed (apt-get install mariadb-server-core mariadb-client-core)"
     return ""
 
 
