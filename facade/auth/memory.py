@@ -19,6 +19,9 @@ __all__ = ["CAPACITY", "WRITE_SECONDS", "Memory", "Valid"]
 
 # Some 0.7 kB each (docs/decisions/0023-plain-questions-before-the-application.md).
 CAPACITY = 100_000
+# Tokens that do not exist, at 0.2 kB: enough for browsers that still send one that has ended. Who guesses sends none
+# twice.
+_UNKNOWN_CAPACITY = 10_000
 # How late the time of last use may be in the database; a crash forgets so much of it.
 WRITE_SECONDS = 60.0
 # What has not been used for so long has paused.
@@ -61,6 +64,7 @@ class Memory:
         self._clock = clock
         self._valid = valid
         self._capacity = capacity
+        self._unknown_capacity = min(capacity, _UNKNOWN_CAPACITY)
         self._lag = lag
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         # Digests without a row. A random token that does not exist comes to exist only when a backup is restored.
@@ -119,7 +123,7 @@ class Memory:
     def note_unknown(self, digest: bytes) -> None:
         """There is no such credential."""
         self._unknown[digest] = None
-        if len(self._unknown) > self._capacity:
+        if len(self._unknown) > self._unknown_capacity:
             self._unknown.popitem(last=False)
 
     async def write_uses(self, *, everything: bool = False) -> None:
