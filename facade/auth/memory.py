@@ -21,7 +21,7 @@ __all__ = ["CAPACITY", "WRITE_SECONDS", "Memory", "Valid"]
 CAPACITY = 100_000
 # Tokens that do not exist, at 0.2 kB: enough for browsers that still send one that has ended. Who guesses sends none
 # twice.
-_UNKNOWN_CAPACITY = 10_000
+_UNKNOWN_CAPACITY = 2_000
 # How late the time of last use may be in the database; a crash forgets so much of it.
 WRITE_SECONDS = 60.0
 # What has not been used for so long has paused.
