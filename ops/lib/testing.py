@@ -80,6 +80,8 @@ def _install(*, real: bool, browser: bool, database: bool) -> None:
     wanted = {
         **packages.python_packages(),
         "git": shutil.which("git") is not None,
+        # For systemd-analyze; it does not become PID 1 by that.
+        "systemd": shutil.which("systemd-analyze") is not None,
         "curl": shutil.which("curl") is not None,
         "shellcheck": shutil.which("shellcheck") is not None,
         "wrk": shutil.which("wrk") is not None,
