@@ -45,7 +45,7 @@ def configure(log_format: LogFormat = "auto", level: int = logging.INFO, **alway
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
     # Libraries that use the standard library's logging end in the same stream and form.

@@ -19,6 +19,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -145,18 +146,21 @@ class Bench:
         home = self._home(len(visitors.sessions))
         requests = write_list(home / "requests", visitors, 20_000)
         path = str(home / f"facade-count-{workers}.sock")
-        seen = wrong = bad_gateway = 0
+        seen = wrong = 0
+        statuses: Counter[str] = Counter()
         async with AsyncExitStack() as stack:
             facade = await stack.enter_async_context(a_facade(home, visitors, workers, path))
             at = f"127.0.0.1:{free_port()}"
             caddy = await stack.enter_async_context(a_caddy(home, f"count-{workers}", facade, at, path))
             while seen < wanted:
                 run = await load(caddy, requests, "/", connections=64, seconds=seconds, count=True)
-                seen, wrong, bad_gateway = seen + run.requests, wrong + run.wrong, bad_gateway + run.bad_gateway
-                say(f"{seen} requests, {wrong} not answered with 200, {bad_gateway} of them with 502")
-        print(f"\nrequests through Caddy, {_number(workers, 'worker')}: {seen}; not 200: {wrong}; 502: {bad_gateway}")
+                seen, wrong = seen + run.requests, wrong + run.wrong
+                statuses.update(run.statuses)
+                say(f"{seen} requests, {wrong} not answered with 200; by status: {dict(statuses)}")
+        told = f"requests through Caddy, {_number(workers, 'worker')}: {seen}; not 200: {wrong}; 502: {statuses['502']}"
+        print(f"\n{told}")
         if wrong:
-            raise Failure(f"{wrong} of {seen} requests were not answered with 200", 1)
+            raise Failure(f"{wrong} of {seen} requests were not answered with 200; by status: {dict(statuses)}", 1)
 
     async def _compare(
         self,

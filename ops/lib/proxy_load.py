@@ -32,7 +32,8 @@ class Run:
     """How much of its one core the generator used; near 1 it was the bottleneck."""
     wrong: int
     """Answers of other statuses than 2xx and 3xx, and of none."""
-    bad_gateway: int
+    statuses: dict[str, int]
+    """How many answers had each status, where that was counted."""
 
 
 def write_list(path: Path, visitors: Visitors, limit: int) -> Path:
@@ -62,6 +63,7 @@ async def load(side: Side, requests: Path, path: str, *, connections: int, secon
         raise Failure(f"wrk does not tell its figures: {told.decode(errors='replace').strip()[-300:]}") from error
     wall = figures["microseconds"] / 1e6
     answered = max(1, figures["requests"])
+    statuses = figures["statuses"]
     return Run(
         requests=figures["requests"],
         per_second=figures["requests"] / wall,
@@ -69,8 +71,8 @@ async def load(side: Side, requests: Path, path: str, *, connections: int, secon
         p99_milliseconds=figures["p99"] / 1000,
         processor_microseconds=1e6 * used / answered,
         generator_busy=(_children_seconds() - spent) / wall,
-        wrong=max(figures["status"], figures["others"]) + figures["broken"],
-        bad_gateway=figures["bad_gateway"],
+        wrong=max(figures["status"], sum(statuses.values()) - statuses.get("200", 0)) + figures["broken"],
+        statuses=statuses,
     )
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -87,7 +88,25 @@ async def a_caddy(directory: Path, name: str, behind: Side, listens_at: str, soc
     argv = ["caddy", "run", "--config", caddyfile, "--adapter", "caddyfile"]
     environ = {"HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_CONFIG_HOME": str(home)}
     async with _running(argv, home / "log", listens_at, environ) as pid:
+        await _until_certified(listens_at)
         yield Side(f"caddy + {name}", f"https://localhost:{listens_at.rpartition(':')[2]}", (pid, *behind.pids))
+
+
+async def _until_certified(listens_at: str) -> None:
+    """Caddy accepts before it has made its certificate, and breaks off whoever comes in between."""
+    host, _, port = listens_at.rpartition(":")
+    # Its authority is one of its own, which nobody here trusts.
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    async with asyncio.timeout(_START_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, int(port), ssl=tls, server_hostname="localhost")
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
 
 
 def of_the_bench(caddyfile: str, listens_at: str, socket_path: str) -> str:
