@@ -101,7 +101,7 @@ def _settings(config: Path | None, simulate: Path | None) -> Settings:
     settings = _load(config, simulate)
     if not settings.process.allow_privileged:
         check_privileges(os.geteuid())
-    logs.configure(settings.process.log_format)
+    logs.configure(settings.process.log_format, program="medforge-facade")
     return settings
 
 
@@ -121,7 +121,7 @@ def run(settings: Settings) -> int:
         beat_seconds = min(BEAT_SECONDS, notifier.interval_seconds or BEAT_SECONDS)
 
         def work(number: int, channel: socket.socket) -> int:
-            logs.configure(settings.process.log_format, worker=number)
+            logs.configure(settings.process.log_format, program="medforge-facade", worker=number)
             worker = Worker(number, channel, counters)
             reports = Notifier.to_supervisor(channel, beat_seconds)
             return _exit_code(lambda: uvloop.run(serve(settings, listeners, reports, worker)))

@@ -201,7 +201,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     """The process itself."""
 
     log_format: LogFormat = "auto"
-    """json, console, or auto: console on a terminal."""
+    """journal, json, console, or auto: the journal where standard error leads there, console on a terminal."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     """Processes that serve, behind one socket: one for each processor core that the facade may keep busy."""
     allow_privileged: bool = False

@@ -68,7 +68,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     state_directory: str = "/var/lib/medforge"
     """Where the database lives."""
     log_format: LogFormat = "auto"
-    """json, console, or auto: console on a terminal."""
+    """journal, json, console, or auto: the journal where standard error leads there, console on a terminal."""
 
 
 class Adapters(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,21 +1,26 @@
-"""Owns how MedForge's programs write their events: structlog, one line each on standard error.
+"""Owns how MedForge's programs write their events: structlog, to systemd's journal or as a line on standard error.
 
-A leaf module that daemon and facade share. `json` is for machines and files, `console` for a person's terminal; `auto`
-takes the terminal's when there is one.
+A leaf module that daemon and facade share. `journal` gives each event fields of its own; what the journal does not take
+at once becomes a line of JSON. `json` is for machines and files, `console` for a person's terminal. `auto` takes the
+journal where standard error leads there, and the terminal's form on a terminal.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TextIO
 
 import structlog
 
+from medforged import journald
+
 __all__ = ["LogFormat", "configure"]
 
-LogFormat = Literal["auto", "json", "console"]
+LogFormat = Literal["auto", "journal", "json", "console"]
 
 # Whatever a caller passes under these names never reaches a log.
 _SECRET_KEYS = frozenset(
@@ -23,12 +28,22 @@ _SECRET_KEYS = frozenset(
 )
 
 
-def configure(log_format: LogFormat = "auto", level: int = logging.INFO, **always: object) -> None:
+def configure(
+    log_format: LogFormat = "auto",
+    level: int = logging.INFO,
+    *,
+    program: str = "medforged",
+    journal: Path = journald.SOCKET,
+    **always: object,
+) -> None:
     """Set up structlog and the standard library's logging for this process; the last call wins.
 
-    Every event carries `always`: which one of several processes speaks.
+    `program` is the journal's SYSLOG_IDENTIFIER and `journal` its socket. Every event carries `always`: which one of
+    several processes speaks.
     """
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    if log_format == "auto":
+        log_format = "journal" if journald.is_stderr(os.environ) else "console" if sys.stderr.isatty() else "json"
+    console = log_format == "console"
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         lambda _logger, _method, event: {**always, **event},
@@ -40,16 +55,18 @@ def configure(log_format: LogFormat = "auto", level: int = logging.INFO, **alway
     # Plain tracebacks: the default ones show the values of local variables, passwords among them.
     console_renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     renderer: Any = console_renderer if console else structlog.processors.JSONRenderer()
+    if log_format == "journal":
+        renderer = _Journal(journald.JournalSocket(journal), program, renderer)
     if console:
         shared.remove(structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=False,
     )
     # Libraries that use the standard library's logging end in the same stream and form.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -57,6 +74,44 @@ def configure(log_format: LogFormat = "auto", level: int = logging.INFO, **alway
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+class _Journal:
+    """Sends an event to the journal; what is left to be written is nothing, or the line where that failed."""
+
+    def __init__(self, sink: journald.JournalSocket, program: str, line: Any) -> None:
+        self._sink = sink
+        self._program = program
+        self._line = line
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        if self._sink.send(journald.fields_of(event, self._program)):
+            return ""
+        line: str = self._line(logger, method, event)
+        return line
+
+
+class _Lines(structlog.WriteLogger):
+    """Each event is one write, whole even when several processes write; what the journal has taken is none."""
+
+    def msg(self, message: str) -> None:
+        if message:
+            super().msg(message)
+
+    debug = info = warning = error = critical = msg
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The same for the standard library's records."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            if line:
+                self.stream.write(line + self.terminator)
+                self.flush()
+        except Exception:  # noqa: BLE001  # as every handler of the standard library does
+            self.handleError(record)
 
 
 def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
