@@ -116,13 +116,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (_ReaderGone, BrokenPipeError):
         return BROKEN_PIPE
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            traceback.print_exc()
-            return ExitCode.INTERNAL
-        click.echo(f"medforgectl: cannot write the output: {error.strerror}", err=True)
-        return ExitCode.FAILED
-    except Exception:  # noqa: BLE001 - the edge of the program: what nobody foresaw has an exit code of its own
+    except Exception as error:  # noqa: BLE001 - the edge of the program: what nobody foresaw has an exit code of its own
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            click.echo(f"medforgectl: cannot write the output: {error.strerror}", err=True)
+            return ExitCode.FAILED
         traceback.print_exc()
         return ExitCode.INTERNAL
     # click returns the code that a command gave to `Context.exit`, or else what the command returned: nothing.

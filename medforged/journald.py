@@ -54,7 +54,7 @@ def message_id(event: str) -> str:
 
 def fields_of(event: Mapping[str, Any], identifier: str) -> dict[str, str]:
     """An event of structlog as fields of the journal. The message reads as a line: the event's name, then the rest."""
-    name = str(event.get("event", ""))
+    name = _text(event.get("event", ""))
     details = {key: _text(value) for key, value in event.items() if key not in _TOLD_ELSEWHERE and value is not None}
     exception = details.pop("exception", "")
     told = " ".join([name, *(f"{key}={_quoted(value)}" for key, value in details.items())])
@@ -73,7 +73,7 @@ def encoded(fields: Mapping[str, str]) -> bytes:
     """The datagram."""
     parts = []
     for name, value in fields.items():
-        data = value.encode(errors="surrogateescape")
+        data = value.encode()
         if b"\n" in data:
             parts.append(name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n")
         else:
@@ -129,7 +129,8 @@ def _named(key: str) -> str:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else str(value)
+    """What is no text, as half of a surrogate pair, is shown as what it is: no event is lost for it."""
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _quoted(value: str) -> str:

@@ -59,14 +59,16 @@ def configure(
         renderer = _Journal(journald.JournalSocket(journal), program, renderer)
     if console:
         shared.remove(structlog.processors.format_exc_info)
+    stream: Any = _Stream(sys.stderr)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(sys.stderr),
+        # A line and its end in one write, so that those of several processes do not run into each other.
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
     # Libraries that use the standard library's logging end in the same stream and form.
-    handler = _Handler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -91,27 +93,18 @@ class _Journal:
         return line
 
 
-class _Lines(structlog.WriteLogger):
-    """Each event is one write, whole even when several processes write; what the journal has taken is none."""
+class _Stream:
+    """Writes lines; what is left of an event that the journal has taken is an empty one, and not written."""
 
-    def msg(self, message: str) -> None:
-        if message:
-            super().msg(message)
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
-    debug = info = warning = error = critical = msg
+    def write(self, text: str) -> None:
+        if text != "\n":
+            self._stream.write(text)
 
-
-class _Handler(logging.StreamHandler[TextIO]):
-    """The same for the standard library's records."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = self.format(record)
-            if line:
-                self.stream.write(line + self.terminator)
-                self.flush()
-        except Exception:  # noqa: BLE001  # as every handler of the standard library does
-            self.handleError(record)
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

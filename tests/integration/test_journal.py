@@ -30,6 +30,7 @@ SECONDS = 30.0
 START = """
 mount -t tmpfs none /run
 mkdir -p /run/log/journal /run/systemd/journal
+: >/run/apart
 if [ ! -s /etc/machine-id ]; then
   echo 0123456789abcdef0123456789abcdef >/run/machine-id
   mount --bind /run/machine-id /etc/machine-id
@@ -88,8 +89,9 @@ def journal() -> Iterator[Journal]:
     try:
         made = Journal(process)
         deadline = time.monotonic() + SECONDS
-        listening = Path(f"/proc/{process.pid}/root/run/systemd/journal/socket")
-        while not listening.exists():
+        run = Path(f"/proc/{process.pid}/root/run")
+        # Until it has a `/run` of its own, what is there may be the host's journal.
+        while not ((run / "apart").exists() and (run / "systemd" / "journal" / "socket").exists()):
             assert process.poll() is None, "systemd-journald has ended"
             assert time.monotonic() < deadline, "systemd-journald does not listen"
             time.sleep(0.05)
