@@ -8,10 +8,11 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from medforged.contract.doctor import Kind
 from medforged.contract.errors import ErrorCode
 from medforged.contract.exitcodes import ExitCode
 
-__all__ = ["BROKEN_PIPE", "EXIT_CODES", "INTERRUPTED", "Failure", "exit_code"]
+__all__ = ["BROKEN_PIPE", "DIAGNOSIS_CODES", "EXIT_CODES", "INTERRUPTED", "Failure", "exit_code"]
 
 # What a shell reports for a program that SIGINT or SIGPIPE ended: 128 plus the signal's number.
 INTERRUPTED: Final = 130
@@ -38,6 +39,15 @@ EXIT_CODES: Final[dict[ErrorCode, ExitCode]] = {
     ErrorCode.SHUTTING_DOWN: ExitCode.TEMPORARY,
     ErrorCode.UNREACHABLE: ExitCode.UNAVAILABLE,
     ErrorCode.INTERNAL: ExitCode.INTERNAL,
+}
+
+# What `medforgectl doctor` ends with; where several kinds have failed, the first decides: what others depend on.
+DIAGNOSIS_CODES: Final[dict[Kind, ExitCode]] = {
+    Kind.CONFIGURATION: ExitCode.CONFIG,
+    Kind.PERMISSIONS: ExitCode.NO_PERMISSION,
+    Kind.HOST: ExitCode.UNAVAILABLE,
+    Kind.SERVICES: ExitCode.TEMPORARY,
+    Kind.SITE: ExitCode.FAILED,
 }
 
 

@@ -15,7 +15,9 @@ from typing import NoReturn
 import click
 
 from cli.commands.completion import completion
+from cli.commands.doctor import doctor
 from cli.commands.gpus import gpus
+from cli.commands.logs import logs
 from cli.commands.orphans import cleanup
 from cli.commands.reconcile import reconcile
 from cli.commands.sessions import sessions
@@ -83,7 +85,7 @@ def medforgectl(context: click.Context, /, **sockets: Path | None) -> None:
     context.obj = Daemon(sockets["socket"])
 
 
-for command in (status, gpus, sessions, reconcile, cleanup, users, completion):
+for command in (status, doctor, gpus, sessions, logs, reconcile, cleanup, users, completion):
     medforgectl.add_command(command)
 
 

@@ -42,6 +42,8 @@ _STYLES = {
     "released": "green",
     "kept": "yellow",
     "pending": "yellow",
+    "warning": "yellow",
+    "skipped": "yellow",
     "failed": "red",
     "degraded": "red",
     "unhealthy": "red",

@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import structlog
@@ -18,9 +17,9 @@ from medforged.adapters.selection import containers_of, isolation_of, select_ada
 from medforged.adapters.sqlite import SqliteState, open_database
 from medforged.calls.access import policy_for
 from medforged.calls.server import Handler
-from medforged.config import Settings, network_of, packs_of
+from medforged.config import Settings, network_of, network_spec, packs_of
 from medforged.contract.exitcodes import ExitCode
-from medforged.domain.containers import ContainerLimits, NetworkSpec
+from medforged.domain.containers import ContainerLimits
 from medforged.domain.errors import (
     ContainerError,
     IsolationError,
@@ -91,7 +90,7 @@ async def build(settings: Settings, *, around: Callable[[Parts], Parts] = as_the
 async def _serve(settings: Settings, parts: Parts, stack: contextlib.AsyncExitStack) -> Host:
     state, adapters = parts.state, parts.adapters
     plan = _plan(settings, gpus_simulated=not adapters.gpus.describe().real)
-    services = assemble(parts, plan, _network(settings), network_of(settings.network)[1], _timing(settings))
+    services = assemble(parts, plan, network_spec(settings.network), network_of(settings.network)[1], _timing(settings))
     for adapter in adapters.descriptions():
         services.journal.note(
             "adapter.chosen", port=adapter.port, adapter=adapter.adapter, real=adapter.real, reason=adapter.reason
@@ -157,24 +156,12 @@ async def release(settings: Settings) -> None:
                     f"cannot release the host: {', '.join(sorted(left))} still exist; stop their sessions first",
                     ExitCode.TEMPORARY,
                 )
-            network = await containers.ensure_network(_network(settings))
+            network = await containers.ensure_network(network_spec(settings.network))
             await isolation.remove(network)
             await containers.remove_network(network.name)
         except (ContainerError, IsolationError) as error:
             raise StartupFailed(str(error), ExitCode.UNAVAILABLE) from error
     structlog.get_logger("medforged").info("host.released", instance=settings.daemon.instance)
-
-
-def _network(settings: Settings) -> NetworkSpec:
-    subnet, _ = network_of(settings.network)
-    # The lower half holds the fixed addresses: gateway, Caddy, the reserved one and those of the probes.
-    return NetworkSpec(
-        name=settings.network.name,
-        subnet=subnet,
-        gateway=IPv4Address(int(subnet.network_address) + 1),
-        dynamic_range=list(subnet.subnets())[1],
-        bridge=settings.network.bridge,
-    )
 
 
 def _plan(settings: Settings, *, gpus_simulated: bool) -> SessionPlan:

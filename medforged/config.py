@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from medforged import configuration
+from medforged.domain.containers import NetworkSpec
 from medforged.domain.packs import DEFAULT_PACK_ID, Pack
 from medforged.logs import LogFormat
 
@@ -34,6 +35,7 @@ __all__ = [
     "Workspaces",
     "load_settings",
     "network_of",
+    "network_spec",
     "packs_of",
     "simulated",
 ]
@@ -218,6 +220,19 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 def network_of(settings: Network) -> tuple[IPv4Network, IPv4Address]:
     """The parsed subnet and proxy address of checked settings."""
     return IPv4Network(settings.subnet), IPv4Address(settings.proxy_address)
+
+
+def network_spec(settings: Network) -> NetworkSpec:
+    """The sessions' network as checked settings want it."""
+    subnet, _ = network_of(settings)
+    # The lower half holds the fixed addresses: gateway, Caddy, the reserved one and those of the probes.
+    return NetworkSpec(
+        name=settings.name,
+        subnet=subnet,
+        gateway=IPv4Address(int(subnet.network_address) + 1),
+        dynamic_range=list(subnet.subnets())[1],
+        bridge=settings.bridge,
+    )
 
 
 def packs_of(settings: Settings) -> tuple[Pack, ...]:

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-_ORDER = ("unit", "integration", "host", "browser", "gpu")
+_ORDER = ("unit", "integration", "host", "browser", "gpu", "hostlab")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

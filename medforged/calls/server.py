@@ -123,7 +123,7 @@ class CallServer:
                 f"there is no method {request.match_info['method'][:80]!r}; {self._program.usage}",
             )
         self.refuse_when_stopping()
-        params = self._params(method, await request.read())
+        params = self._params(method, await _body(request))
         if method.audited:
             self._log.info("rpc.call", method=method.name, peer_uid=peer.uid, peer_pid=peer.pid)
         # A caller who goes away does not leave a create half-way: the call runs to its end regardless.
@@ -179,6 +179,14 @@ class CallServer:
         """The method that a request calls, or the name of its route."""
         named = request.match_info.route.name or request.match_info.get("method", "")
         return named if request.match_info.route.name or named in self._methods else "other"
+
+
+async def _body(request: web.Request) -> bytes:
+    """Raises CallRefused for a caller that has gone, as one does that waited in the socket longer than it had time."""
+    try:
+        return await request.read()
+    except OSError as error:
+        raise CallRefused(ErrorCode.BAD_REQUEST, "the connection ended before the parameters had come") from error
 
 
 def _refuse(code: ErrorCode, message: str, correlation_id: str) -> web.Response:

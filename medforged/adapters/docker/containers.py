@@ -13,6 +13,7 @@ from medforged.adapters.docker.engine import Engine
 from medforged.adapters.docker.images import ImageIndex, parse_image
 from medforged.adapters.docker.networks import EngineNetworks
 from medforged.adapters.docker.subscriptions import EngineEvents
+from medforged.adapters.docker.survey import Survey, network_problems, survey
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.containers import (
     ContainerEvent,
@@ -130,6 +131,17 @@ class DockerRuntime:
         check_name(name)
         return await self._engine.ask(
             f"read the log of container {name}", f"log of {name}", lambda at: self._containers.logs(at, name, lines)
+        )
+
+    async def survey(self) -> Survey:
+        """How the engine is set up, for a diagnosis."""
+        return await self._engine.ask("ask the container engine about itself", "survey", lambda at: survey(at.client))
+
+    async def network_problems(self, spec: NetworkSpec) -> tuple[str, ...] | None:
+        """What about the sessions' network is not as it has to be, for a diagnosis; None where there is none yet."""
+        check_name(spec.name)
+        return await self._engine.ask(
+            f"read network {spec.name}", "networks", lambda at: network_problems(at.client, spec)
         )
 
     async def close(self) -> None:

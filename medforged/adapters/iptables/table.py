@@ -10,6 +10,8 @@ What has to be known of the library (1.2), and why it is used the way it is:
   chain's name is set on a standard target instead, and libiptc resolves it. Before 1.2 it does so for every target,
   also in tables that are closed, which ends the process: such a version is refused;
 - `Rule6` compares one bit of each letter of an interface's name: the mask is set here;
+- since iptables 1.8.11 an entry of an extension's list of parameters is longer than the library believes, so it finds
+  the first one only (its issue 353): no other one is set by name;
 - tables are cached for the process's life with what was read first: every use reads anew and closes;
 - nothing in it is safe for two threads: callers use one.
 """
@@ -17,6 +19,7 @@ What has to be known of the library (1.2), and why it is used the way it is:
 from __future__ import annotations
 
 import ctypes
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -32,6 +35,10 @@ __all__ = ["FilterTable"]
 # A writer that ignores the lock can change the table between our read and our commit (EAGAIN).
 _ATTEMPTS = 3
 _NAME_BYTES = 16  # IFNAMSIZ
+_MATCH_HEADER_BYTES = 32  # struct xt_entry_match
+_CONNTRACK_REVISIONS = (2, 3)
+_CONNTRACK_FLAGS = (146, 148)  # match_flags and invert_flags: the direction, inverted, is the one of replies
+_CONNTRACK_DIRECTION = 1 << 12  # XT_CONNTRACK_DIRECTION
 
 
 class FilterTable:
@@ -187,10 +194,12 @@ def _build(library: Any, family: Family, rule: Rule) -> tuple[Any, str]:
     try:
         _set_addresses(built, family, rule)
         if rule.states:
-            _match(built, "conntrack", {"ctstate": rule.states} | ({"ctdir": "REPLY"} if rule.answers else {}))
+            match = _match(built, "conntrack", "ctstate", rule.states)
+            if rule.answers:
+                _replies_only(match)
         if rule.owner is not None:
-            _match(built, "owner", {"uid-owner": str(rule.owner)})
-        _match(built, "comment", {"comment": rule.comment})
+            _match(built, "owner", "uid-owner", str(rule.owner))
+        _match(built, "comment", "comment", rule.comment)
         target = _set_target(built, rule)
         buffer = built.rule
     except (library.IPTCError, library.XTablesError, ValueError, AttributeError) as error:
@@ -222,10 +231,21 @@ def _mask(interface: str) -> bytes:
     return b"\xff" * min(len(interface) + 1, _NAME_BYTES) if interface else b""
 
 
-def _match(built: Any, name: str, parameters: Mapping[str, str]) -> None:
+def _match(built: Any, name: str, parameter: str, value: str) -> Any:
+    """`parameter` has to be the extension's first: see the head of this module."""
     match = built.create_match(name)
-    for parameter, value in parameters.items():
-        match.set_parameter(parameter, value)
+    match.set_parameter(parameter, value)
+    return match
+
+
+def _replies_only(match: Any) -> None:
+    """What `--ctdir REPLY` does: two flags in struct xt_conntrack_mtinfo2 and 3 (linux/netfilter/xt_conntrack.h)."""
+    if match.match.u.user.revision not in _CONNTRACK_REVISIONS:
+        raise AttributeError(f"this host's conntrack match has revision {match.match.u.user.revision}")
+    for place in _CONNTRACK_FLAGS:
+        at = _MATCH_HEADER_BYTES + place
+        flags = int.from_bytes(bytes(match.match_buf[at : at + 2]), sys.byteorder) | _CONNTRACK_DIRECTION
+        match.match_buf[at : at + 2] = flags.to_bytes(2, sys.byteorder)
 
 
 def _set_target(built: Any, rule: Rule) -> str:

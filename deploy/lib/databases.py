@@ -1,0 +1,92 @@
+"""Owns the copies of the databases that an upgrade makes, and putting them back.
+
+A copy is taken between the end of the old program and the start of the new one; it is put back between the end of the
+new one and the start of the old one, if the schema has been changed meanwhile. Run by systemd before the program, by a
+drop-in that exists only during an upgrade: at that moment nobody else writes, and callers wait at the sockets. The
+daemon's is handled by root, the facade's by the facade, so that root never parses what the facade has written.
+
+    databases.py take|put-back DATABASE FOLDER
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+from pathlib import Path
+
+from common import Failure, fail
+
+_NONE = "none"
+
+
+def take(database: Path, folder: Path) -> None:
+    """Copy the database, once: a program that is started again and again finds the copy of before its first start."""
+    marker = folder / "schema"
+    if marker.exists():
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    schema = _NONE
+    if database.exists():
+        copy = folder / database.name
+        copy.unlink(missing_ok=True)
+        with _opened(database) as source, _opened(copy) as kept:
+            source.backup(kept)
+            fault = kept.execute("PRAGMA integrity_check").fetchone()[0]
+        if fault != "ok":
+            raise Failure(f"the copy of {database} is not sound ({fault}); restore a backup first", 1)
+        copy.chmod(0o600)
+        schema = _schema(database)
+    marker.write_text(f"{schema}\n")
+
+
+def put_back(database: Path, folder: Path) -> None:
+    """Put the copy in the place of a database whose schema has been changed; another one stays, with what it has."""
+    marker = folder / "schema"
+    if not marker.exists() or not database.exists():
+        return
+    before = marker.read_text().strip()
+    if _schema(database) == before:
+        return
+    for part in (database, Path(f"{database}-wal"), Path(f"{database}-shm")):
+        if part.exists():
+            # Kept: it has what happened under the release that is gone back from.
+            part.replace(folder / f"{part.name}.later")
+    if before != _NONE:
+        part = database.with_name(f"{database.name}.part")
+        with _opened(folder / database.name) as kept, _opened(part) as into:
+            kept.backup(into)
+        part.chmod(0o600)
+        part.replace(database)
+
+
+def _opened(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(path))
+
+
+def _schema(database: Path) -> str:
+    with _opened(database) as connection:
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError:
+            return _NONE
+    return str(row[0]) if row else _NONE
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["take", database, folder]:
+            take(Path(database), Path(folder))
+        case ["put-back", database, folder]:
+            put_back(Path(database), Path(folder))
+        case _:
+            raise Failure("use databases.py take|put-back DATABASE FOLDER", 2)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failure as error:
+        fail(error)
+    except (OSError, sqlite3.Error) as error:
+        fail(Failure(f"cannot copy the database: {error}", 1))

@@ -1,0 +1,108 @@
+"""Owns whether an installation is well: what the daemon says of itself, and whether the facade answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import places
+from common import Failure, run
+from releases import Release
+
+_FACADE_SOCKET = Path("/run/medforge-facade/facade.sock")
+# How long a release may take to be well: recovery looks at every session first.
+_PATIENCE_SECONDS = 180
+# How long it has to stay so: a program that ends again and again is not well in between.
+_STEADY_SECONDS = 5
+_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Wellness:
+    """What was seen: the daemon's version, the checks that are not well with what they say, and the facade's answer."""
+
+    version: str
+    failing: dict[str, str]
+    facade: int
+
+    @property
+    def serves(self) -> bool:
+        # 503 is an answer of a facade that reports what it hears from the daemon.
+        return bool(self.version) and self.facade in (200, 503)
+
+
+def look(release: Release) -> Wellness:
+    """What the running programs say; empty where they do not answer."""
+    version, failing = "", {}
+    try:
+        done = subprocess.run(
+            [release.program("medforgectl"), "status", "-o", "json"],
+            check=False, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        told = json.loads(done.stdout)
+        version = told["version"]
+        failing = {check["name"]: check["message"] for check in told["checks"] if check["health"] != "ok"}
+    except (subprocess.TimeoutExpired, OSError, ValueError, KeyError):
+        pass
+    return Wellness(version, failing, _facade())
+
+
+def await_well(release: Release, before: Wellness | None) -> Wellness:
+    """Wait until the release serves and nothing is worse than before it. Raises Failure with what is wrong.
+
+    Without a before, at a first installation, what the host lacks is for the operator to see and no failure.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    steady_since: tuple[float, str] | None = None
+    while True:
+        found = look(release)
+        problem = _problem(release, before, found)
+        starts = _starts()
+        now = time.monotonic()
+        if problem:
+            steady_since = None
+        elif steady_since is None or steady_since[1] != starts:
+            steady_since = (now, starts)
+        elif now - steady_since[0] >= _STEADY_SECONDS:
+            return found
+        if now > deadline:
+            raise Failure(
+                problem or "its programs end again and again; see `journalctl -u medforged -u medforge-facade`"
+            )
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _problem(release: Release, before: Wellness | None, found: Wellness) -> str:
+    if not found.version:
+        return "the daemon does not answer; see `journalctl -u medforged`"
+    if found.version != release.version:
+        return f"the daemon that answers is {found.version}"
+    if not found.serves:
+        return "the facade does not answer; see `journalctl -u medforge-facade`"
+    if before is not None and (
+        worse := {name: text for name, text in found.failing.items() if name not in before.failing}
+    ):
+        return "; ".join(f"{name} is not well: {text}" for name, text in worse.items())
+    return ""
+
+
+def _starts() -> str:
+    """Changes with each start of a program."""
+    return run(["systemctl", "show", "--property=InvocationID,NRestarts", places.DAEMON, places.FACADE], check=False)
+
+
+def _facade() -> int:
+    """The status that the facade's health page answers; 0 where nobody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(10)
+        try:
+            probe.connect(str(_FACADE_SOCKET))
+            probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = probe.recv(32).split()
+            return int(answer[1]) if len(answer) > 1 else 0
+        except (OSError, ValueError):
+            return 0
