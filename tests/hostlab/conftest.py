@@ -16,9 +16,8 @@ from tests.hostlab.host import CURRENT, GPUS, PASSWORD, POOL, PYTHON, SOURCE, WH
 INSTALL = f"{SOURCE}/deploy/install --no-packages --no-images --wheels {WHEELS}"
 NVML_SCRIPT = "/opt/lab/gpus.txt"
 # GPUs are the scripted library's, read by the real adapter, and device nodes of our own, given by Docker's CDI.
-DAEMON_DROP_IN = f"""[Service]
-Environment=LD_LIBRARY_PATH=/opt/lab/nvml MEDFORGE_NVML_SCRIPT={NVML_SCRIPT}
-"""
+NVML = f"LD_LIBRARY_PATH=/opt/lab/nvml MEDFORGE_NVML_SCRIPT={NVML_SCRIPT}"
+DAEMON_DROP_IN = f"[Service]\nEnvironment={NVML}\n"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.hostlab.conftest import INSTALL, Installed
+from tests.hostlab.conftest import INSTALL, NVML, Installed
 from tests.hostlab.host import CURRENT, Host
 
 pytestmark = [pytest.mark.hostlab, pytest.mark.timeout(1200)]
@@ -129,7 +129,7 @@ def test_doctor_finds_the_host_fit(host: Host) -> None:
     # The names are this host's own here; a real one has them in the DNS.
     names = "medforge.localhost api.medforge.localhost s-aaaaaaaa.medforge.localhost"
     host.run(f"grep -q aaaaaaaa /etc/hosts || echo 127.0.0.1 {names} >> /etc/hosts")
-    answer = host.ask("medforgectl doctor -o json")
+    answer = host.ask(f"env {NVML} medforgectl doctor -o json")
     found = json.loads(answer.stdout)["examinations"]
     failed = {one["subject"]: one["message"] for one in found if one["verdict"] == "failed"}
     # No toolkit here: its checks have to say so, and nothing else may have failed.
