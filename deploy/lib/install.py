@@ -52,12 +52,14 @@ def _install(options: argparse.Namespace) -> None:
     system.require()
     if options.wheels is not None and not options.wheels.is_dir():
         raise Failure(f"--wheels {options.wheels}: there is no such folder", 66)
+    wishes = settings.Wishes(options.domain, options.pool, options.https_port)
+    settings.validate(wishes)
     held = releases.lock()
     if not options.no_packages and not options.packaged:
         requirements.install(from_wheels=options.wheels is not None)
     before = releases.current()
     release = releases.make(ROOT, options.wheels and options.wheels.absolute())
-    written = settings.ensure(release, domain=options.domain, pool=options.pool, https_port=options.https_port)
+    written = settings.ensure(ROOT, wishes)
     try:
         settings.check(release)
     except Failure:

@@ -13,7 +13,7 @@ DAEMON_STATE = Path("/var/lib/medforge")
 FACADE_STATE = Path("/var/lib/medforge-facade")
 CADDY_STATE = Path("/var/lib/medforge-caddy")
 COMMANDS = Path("/usr/bin")
-COMMAND_NAMES = ("medforgectl",)
+COMMAND_NAMES = ("medforgectl", "medforge-facade", "medforged")
 
 FACADE_USER = "medforge-facade"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,47 @@ _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-
 _POOL = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 
 
-def ensure(release: Release, *, domain: str | None, pool: str | None, https_port: int | None) -> list[Path]:
-    """Write the files that are missing and return them. Raises Failure for values that cannot be, and for new values
-    of files that are there."""
-    given = {"--domain": domain, "--pool": pool, "--https-port": https_port}
-    if domain is not None and not _DOMAIN.fullmatch(domain):
-        raise Failure(f"--domain {domain!r}: use a domain like example.org, in lower case", 78)
-    if pool is not None and not _POOL.fullmatch(pool):
-        raise Failure(f"--pool {pool!r}: use the name of a ZFS pool, as `zpool list` shows it", 78)
-    if https_port is not None and not 0 < https_port < 65536:
-        raise Failure(f"--https-port {https_port}: use a port from 1 to 65535", 78)
-    missing = [name for name in FILES if not (places.SETTINGS / name).exists()]
-    if not missing and (named := [name for name, value in given.items() if value is not None]):
-        raise Failure(f"{' and '.join(named)}: {places.SETTINGS} has settings already; change them there", 78)
+@dataclass(frozen=True)
+class Wishes:
+    """What a first installation is told; None stands for the default."""
+
+    domain: str | None = None
+    pool: str | None = None
+    https_port: int | None = None
+
+
+def validate(wishes: Wishes) -> None:
+    """Raises Failure for values that cannot be, and for others than those of the settings that are there."""
+    if wishes.domain is not None and not _DOMAIN.fullmatch(wishes.domain):
+        raise Failure(f"--domain {wishes.domain!r}: use a domain like example.org, in lower case", 78)
+    if wishes.pool is not None and not _POOL.fullmatch(wishes.pool):
+        raise Failure(f"--pool {wishes.pool!r}: use the name of a ZFS pool, as `zpool list` shows it", 78)
+    if wishes.https_port is not None and not 0 < wishes.https_port < 65536:
+        raise Failure(f"--https-port {wishes.https_port}: use a port from 1 to 65535", 78)
+    for option, wanted, name, section, key, default in (
+        ("--domain", wishes.domain, "facade.toml", "site", "domain", "localhost"),
+        ("--pool", wishes.pool, "medforged.toml", "workspaces", "pool", "tank"),
+        ("--https-port", wishes.https_port, "facade.toml", "site", "https_port", 443),
+    ):
+        if wanted is None or not (places.SETTINGS / name).exists():
+            continue
+        present = read(name).get(section, {}).get(key, default)
+        if present != wanted:
+            raise Failure(f"{option} {wanted}: {places.SETTINGS / name} says {present}; change it there", 78)
+
+
+def ensure(source: Path, wishes: Wishes) -> list[Path]:
+    """Write the files that are missing, by the templates of a source tree, and return them."""
+    domain = wishes.domain or "localhost"
     values = {
-        "domain": domain or "localhost",
-        "pool": pool or "tank",
-        "https_port": str(https_port or (443 if domain not in (None, "localhost") else 8443)),
+        "domain": domain,
+        "pool": wishes.pool or "tank",
+        "https_port": str(wishes.https_port or (8443 if domain == "localhost" else 443)),
     }
     places.SETTINGS.mkdir(mode=0o755, parents=True, exist_ok=True)
+    missing = [name for name in FILES if not (places.SETTINGS / name).exists()]
     for name in missing:
-        template = string.Template((release.home / "deploy" / "settings" / name).read_text())
+        template = string.Template((source / "deploy" / "settings" / name).read_text())
         path = places.SETTINGS / name
         part = path.with_name(f".{name}.part")
         part.write_text(template.substitute(values))
@@ -57,11 +78,13 @@ def check(release: Release) -> None:
 
 
 def read(name: str) -> dict[str, Any]:
-    """One of the TOML files; empty where there is none."""
+    """One of the TOML files; empty where there is none. Raises Failure for one that cannot be read."""
     try:
         return tomllib.loads((places.SETTINGS / name).read_text())
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise Failure(f"cannot read {places.SETTINGS / name}: {error}; correct it first", 78) from error
 
 
 def pin_default_pack(reference: str) -> None:

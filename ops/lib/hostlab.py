@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,10 @@ _SOURCE = (
     "pyproject.toml", "LICENSE", "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md",
 )  # fmt: skip
 _CADDY = "medforge-caddy:local"
+# When, in seconds since 1970, the run that this lane is a part of has to be over.
+DEADLINE_VARIABLE = "MEDFORGE_TEST_DEADLINE"
+# What the lane takes on two cores, and how much longer where the system has to be made first.
+_LANE_MINUTES, _SYSTEM_MINUTES = 30, 8
 
 
 def main() -> None:
@@ -99,6 +104,20 @@ def machine(*, keep: bool = False) -> Iterator[Machine]:
             say("the virtual host is kept; `ops/hostlab/run --down` ends it")
         else:
             made.stop()
+
+
+def lack_of_time() -> str:
+    """Why there is no time for the lane in the run that it is a part of; empty where there is."""
+    deadline = os.environ.get(DEADLINE_VARIABLE)
+    if deadline is None:
+        return ""
+    left = (float(deadline) - time.time()) / 60
+    needed = _LANE_MINUTES + (0 if hostlab_disk.cached() else _SYSTEM_MINUTES)
+    if left >= needed:
+        return ""
+    return (
+        f"{max(0, left):.0f} minutes are left of this run and it takes about {needed}; run ops/hostlab/run for it alone"
+    )
 
 
 def up() -> Machine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.exitcodes import BROKEN_PIPE, EXIT_CODES, INTERRUPTED
+from cli.exitcodes import BROKEN_PIPE, DIAGNOSIS_CODES, EXIT_CODES, INTERRUPTED
 from medforged.contract.exitcodes import ExitCode
 from ops.reference.markdown import anchor, code, document, table
 from ops.reference.source import attribute_docs
@@ -28,6 +28,10 @@ def page() -> str:
         "ends with 1 when something is pending or failed, `medforgectl cleanup` when something other than a workspace "
         "could not be removed, either when a part of the host could not be looked at, and `medforgectl gpus recheck` "
         "when the GPU is still unhealthy or in quarantine.",
+        "`medforgectl doctor` ends with the code of the first of these kinds in which something has failed, and with 0 "
+        "when there are warnings alone: "
+        + ", ".join(f"{kind.value} {code(told.value)}" for kind, told in DIAGNOSIS_CODES.items())
+        + ".",
         "## What medforgectl makes of the answers of daemon and facade",
         "A socket that may not be opened ends with 77; one that does not exist, or that nobody serves, with 69.",
         table(

@@ -38,6 +38,8 @@ def bare() -> Iterator[Host]:
     if kept is not None:
         yield Host(kept)
         return
+    if reason := hostlab.lack_of_time():
+        pytest.skip(reason)
     if shutil.which("qemu-system-x86_64") is None:
         pytest.fail("QEMU is missing: run ops/hostlab/run, which installs it")
     with hostlab.machine() as machine:

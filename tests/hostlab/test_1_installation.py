@@ -93,7 +93,8 @@ def test_a_unit_that_was_lost_is_put_back(host: Host) -> None:
         ("--domain Example.org", 78, "in lower case"),
         ("--https-port 0", 78, "from 1 to 65535"),
         ("--pool ../tank", 78, "name of a ZFS pool"),
-        ("--domain example.org", 78, "has settings already"),
+        ("--domain example.org", 78, "says localhost; change it there"),
+        ("--pool other", 78, "says tank; change it there"),
         ("--wheels /nonexistent", 66, "no such folder"),
     ],
 )

@@ -1,0 +1,101 @@
+"""The copies of an upgrade: taken once, whole even beside a writer's log, and put back only where the schema changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.deploy.program import program
+
+pytestmark = pytest.mark.integration
+
+
+def write(database: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def rows(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [row[0] for row in connection.execute("SELECT name FROM people ORDER BY name")]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "records.db"
+    write(
+        path,
+        "CREATE TABLE alembic_version (version_num TEXT)",
+        "INSERT INTO alembic_version VALUES ('0002')",
+        "CREATE TABLE people (name TEXT)",
+        "INSERT INTO people VALUES ('ada')",
+    )
+    return path
+
+
+def test_what_a_release_has_migrated_is_put_back_and_its_own_is_kept_aside(database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies" / "one"
+    assert program("databases.py", "take", database, folder).returncode == 0
+    write(database, "UPDATE alembic_version SET version_num = '0003'", "INSERT INTO people VALUES ('eve')")
+    done = program("databases.py", "put-back", database, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(database) == ["ada"]
+    assert rows(folder / "records.db.later") == ["ada", "eve"]
+    assert database.stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_database_whose_schema_is_the_same_keeps_what_people_did_meanwhile(database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    program("databases.py", "take", database, folder)
+    write(database, "INSERT INTO people VALUES ('bob')")
+    assert program("databases.py", "put-back", database, folder).returncode == 0
+    assert rows(database) == ["ada", "bob"]
+
+
+def test_a_program_that_is_started_again_and_again_does_not_replace_the_copy(database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    program("databases.py", "take", database, folder)
+    write(database, "UPDATE alembic_version SET version_num = '0003'")
+    assert program("databases.py", "take", database, folder).returncode == 0
+    program("databases.py", "put-back", database, folder)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0002",)
+
+
+def test_a_writer_that_was_killed_has_left_its_log_and_it_is_in_the_copy(database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    with closing(sqlite3.connect(database)) as open_still:
+        open_still.execute("INSERT INTO people VALUES ('carol')")
+        open_still.commit()
+        assert Path(f"{database}-wal").stat().st_size > 0
+        assert program("databases.py", "take", database, folder).returncode == 0
+    assert rows(folder / "records.db") == ["ada", "carol"]
+
+
+def test_a_first_start_has_nothing_to_copy_and_nothing_is_put_back(tmp_path: Path) -> None:
+    database, folder = tmp_path / "new.db", tmp_path / "copies"
+    assert program("databases.py", "take", database, folder).returncode == 0
+    assert not database.exists()
+    write(database, "CREATE TABLE alembic_version (version_num TEXT)", "INSERT INTO alembic_version VALUES ('0001')")
+    assert program("databases.py", "put-back", database, folder).returncode == 0
+    # It was not there before; what has been made is kept aside.
+    assert not database.exists()
+    assert (folder / "new.db.later").exists()
+
+
+def test_a_damaged_database_stops_the_upgrade(database: Path, tmp_path: Path) -> None:
+    database.write_bytes(b"no database at all, for certain" * 200)
+    done = program("databases.py", "take", database, tmp_path / "copies")
+    assert done.returncode == 1
+    assert done.stderr.startswith("cannot go on: cannot copy the database")
+    assert not (tmp_path / "copies" / "schema").exists()
+
+
+def test_wrong_use_is_told(tmp_path: Path) -> None:
+    assert program("databases.py", "take", tmp_path).returncode == 2
