@@ -149,7 +149,9 @@ def _environment(home: Path, wheels: Path | None, native_zfs: bool) -> None:
         pip += ["--no-index", "--find-links", wheels]
     constraints = ["--constraint", home / "deploy" / "constraints.txt"]
     # pip writes its own caches; root's home is not the place for them.
-    run([*pip, "--no-cache-dir", *constraints, f"{home}[mariadb]"], log=log)
+    run([*pip, "--no-cache-dir", "--no-compile", *constraints, f"{home}[mariadb]"], log=log)
+    # Nobody but root may write here, so what is not compiled now would be compiled at every start. On all cores.
+    run([home / "bin" / "python", "-m", "compileall", "-q", "-j", "0", home / "lib"], log=log, check=False)
     # The source tree was needed to install from; programs find their packages in the environment.
     for package in ("medforged", "facade", "cli", "build"):
         shutil.rmtree(home / package, ignore_errors=True)

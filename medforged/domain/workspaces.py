@@ -16,6 +16,7 @@ __all__ = [
     "SnapshotKind",
     "Workspace",
     "WorkspaceKey",
+    "is_hold_tag",
     "is_snapshot_name",
     "snapshot_name",
 ]
@@ -26,6 +27,7 @@ OWNER_GID = 1000
 
 # Safe as a part of a dataset's name, as a file name and as an argument; never hidden, never an option.
 _SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+_HOLD_TAG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
 class SnapshotKind(StrEnum):
@@ -103,3 +105,12 @@ def is_snapshot_name(name: str) -> bool:
     (True, False)
     """
     return _SNAPSHOT_NAME.fullmatch(name) is not None
+
+
+def is_hold_tag(tag: str) -> bool:
+    """Whether this may be the tag of a hold: up to 40 lower-case letters, digits and `-`, no sign first.
+
+    >>> is_hold_tag("retention"), is_hold_tag("-r")
+    (True, False)
+    """
+    return _HOLD_TAG.fullmatch(tag) is not None

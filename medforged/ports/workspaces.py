@@ -43,6 +43,27 @@ class WorkspaceStore(Protocol):
         """The workspace's snapshots, oldest first; empty when the workspace does not exist."""
         ...
 
+    async def restore(
+        self, source: WorkspaceKey, name: str, target: WorkspaceKey, quota_bytes: int | None
+    ) -> Workspace:
+        """Make `target` with what snapshot `name` of `source` holds, mounted and owned as by `create`.
+
+        A target that exists is mounted and returned as it is. On failure nothing is left behind.
+        """
+        ...
+
+    async def roll_back(self, key: WorkspaceKey, name: str) -> None:
+        """Make the workspace what it was at its newest snapshot, which has to be `name`; what came after it is lost."""
+        ...
+
+    async def hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        """Let nobody destroy snapshot `name` until `release` with the same tag (see `is_hold_tag`)."""
+        ...
+
+    async def release(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        """Take a hold away. Without such a hold or snapshot: no error."""
+        ...
+
     async def is_empty(self, key: WorkspaceKey) -> bool:
         """Whether it has neither snapshots nor anything in it. Absent: True. What cannot be looked into is not."""
         ...

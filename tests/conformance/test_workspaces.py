@@ -22,7 +22,7 @@ from medforged.domain.errors import WorkspaceError
 from medforged.domain.workspaces import SnapshotKind, WorkspaceKey, snapshot_name
 from medforged.ports.workspaces import WorkspaceStore
 from tests.fakes.workspaces import FakeWorkspaceStore
-from tests.host.zfs_pool import ScratchPool, scratch_pool
+from tests.host.zfs_pool import ScratchPool, scratch_pool, zfs
 
 MIB = 1024 * 1024
 
@@ -93,6 +93,17 @@ def write(store: Store, wanted: WorkspaceKey) -> None:
         store.write(wanted)
     else:
         (store.locate(wanted).path / "file").touch()
+
+
+def holds(store: Store, wanted: WorkspaceKey, name: str) -> int:
+    """By how many tags a snapshot is held, as the storage itself tells."""
+    workspace = store.locate(wanted)
+    if isinstance(store, SimulatedWorkspaceStore):
+        return store.held(wanted, name)
+    if isinstance(store, DirectoryWorkspaceStore):
+        folder = Path(store.root, ".snapshots", wanted.relative, ".holds", name)
+        return len(list(folder.iterdir())) if folder.exists() else 0
+    return int(zfs("get", "-Hp", "-o", "value", "userrefs", f"{workspace.dataset}@{name}"))
 
 
 def key(*, of: WorkspaceKey | None = None) -> WorkspaceKey:
@@ -273,3 +284,113 @@ async def test_different_snapshots_at_once(store: Store) -> None:
     names = {f"stop-{number}" for number in range(5)}
     await asyncio.gather(*(store.snapshot(wanted, name) for name in names))
     assert {snapshot.name for snapshot in await store.snapshots(wanted)} == names
+
+
+async def test_restores_into_another_workspace(store: Store) -> None:
+    source = key()
+    target, later = key(of=source), key()
+    await store.create(source, 64 * MIB)
+    write(store, source)
+    await store.snapshot(source, "stop-1")
+    assert await store.restore(source, "stop-1", target, 64 * MIB) == store.locate(target)
+    assert not await store.is_empty(target)
+    # Of its own: without snapshots, in the listing, for another user as well.
+    assert await store.snapshots(target) == ()
+    assert await store.restore(source, "stop-1", later, None) == store.locate(later)
+    assert set(await store.keys()) == {source, target, later}
+    # What has been restored can be let go without its source.
+    await store.discard(target)
+    assert [snapshot.name for snapshot in await store.snapshots(source)] == ["stop-1"]
+
+
+async def test_restoring_again_keeps_what_is_there(store: Store) -> None:
+    source, target = key(), key()
+    await store.create(source, None)
+    await store.snapshot(source, "stop-1")
+    await store.restore(source, "stop-1", target, None)
+    write(store, target)
+    assert await store.restore(source, "stop-1", target, 64 * MIB) == store.locate(target)
+    assert not await store.is_empty(target)
+
+
+@pytest.mark.parametrize("missing", ["workspace", "snapshot"])
+async def test_what_is_absent_cannot_be_restored_and_leaves_nothing(store: Store, missing: str) -> None:
+    source, target = key(), key()
+    if missing == "snapshot":
+        await store.create(source, None)
+        await store.snapshot(source, "stop-1")
+    with pytest.raises(
+        WorkspaceError, match=rf"cannot restore .*{source.session_id}@stop-2 into .*{target.session_id}"
+    ):
+        await store.restore(source, "stop-2", target, None)
+    assert not await store.exists(target)
+    assert target not in await store.keys()
+
+
+async def test_rolls_back_to_the_newest_snapshot_and_to_no_other(store: Store) -> None:
+    wanted = key()
+    await store.create(wanted, None)
+    first = await store.snapshot(wanted, "stop-1")
+    second = await store.snapshot(wanted, "stop-2")
+    write(store, wanted)
+    with pytest.raises(WorkspaceError, match=r"cannot roll .* back to stop-1: .*newest.*; restore it"):
+        await store.roll_back(wanted, "stop-1")
+    await store.roll_back(wanted, "stop-2")
+    assert await store.snapshots(wanted) == (first, second)
+    other = key()
+    await store.restore(wanted, "stop-2", other, None)
+    assert await store.is_empty(other)
+    with pytest.raises(WorkspaceError, match=r"cannot roll .* back to stop-3"):
+        await store.roll_back(wanted, "stop-3")
+
+
+async def test_holds_are_by_tag_and_kept_until_they_are_released(store: Store) -> None:
+    wanted = key()
+    await store.create(wanted, None)
+    taken = await store.snapshot(wanted, "stop-1")
+    assert holds(store, wanted, "stop-1") == 0
+    for tag in ("retention", "request-7", "retention"):
+        await store.hold(wanted, "stop-1", tag)
+    assert holds(store, wanted, "stop-1") == 2
+    assert await store.snapshots(wanted) == (taken,)
+    for _ in range(2):
+        await store.release(wanted, "stop-1", "retention")
+    assert holds(store, wanted, "stop-1") == 1
+    await store.release(wanted, "stop-1", "request-7")
+    await store.release(wanted, "stop-9", "request-7")
+    await store.release(key(), "stop-1", "request-7")
+    assert holds(store, wanted, "stop-1") == 0
+
+
+async def test_what_is_absent_cannot_be_held(store: Store) -> None:
+    wanted = key()
+    with pytest.raises(WorkspaceError, match=f"cannot hold snapshot .*{wanted.session_id}@stop-1"):
+        await store.hold(wanted, "stop-1", "retention")
+    await store.create(wanted, None)
+    with pytest.raises(WorkspaceError, match="cannot hold snapshot"):
+        await store.hold(wanted, "stop-1", "retention")
+
+
+@pytest.mark.parametrize("tag", ["", "-r", "A", "a b", "a/b", "a@b", "ü", "x" * 41])
+async def test_refuses_tags_that_are_none(store: Store, tag: str) -> None:
+    wanted = key()
+    await store.create(wanted, None)
+    await store.snapshot(wanted, "stop-1")
+    for call in (store.hold, store.release):
+        with pytest.raises(WorkspaceError, match=r"the tag .* may hold"):
+            await call(wanted, "stop-1", tag)
+    assert holds(store, wanted, "stop-1") == 0
+
+
+@pytest.mark.parametrize("name", ["", "-r", "../a", "a@b", "x" * 101])
+async def test_refuses_names_of_snapshots_everywhere(store: Store, name: str) -> None:
+    wanted = key()
+    await store.create(wanted, None)
+    for attempt in (
+        store.restore(wanted, name, key(), None),
+        store.roll_back(wanted, name),
+        store.hold(wanted, name, "tag"),
+        store.release(wanted, name, "tag"),
+    ):
+        with pytest.raises(WorkspaceError, match="name may hold"):
+            await attempt

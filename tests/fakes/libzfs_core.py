@@ -43,6 +43,26 @@ class Exceptions:
         errno = errno.EEXIST
         message = "Snapshot already exists"
 
+    class SnapshotNotFound(ZFSError):
+        errno = errno.ENOENT
+        message = "Snapshot not found"
+
+    class SnapshotNotLatest(ZFSError):
+        errno = errno.EEXIST
+        message = "Snapshot is not the latest"
+
+    class HoldExists(ZFSError):
+        errno = errno.EEXIST
+        message = "Hold already exists"
+
+    class HoldFailure(ZFSError):
+        message = "Placement of hold(s) failed for one or more reasons"
+
+        def __init__(self, errors: Sequence[Exceptions.ZFSError], suppressed_count: int) -> None:
+            super().__init__()
+            self.errno = errors[0].errno
+            self.errors = errors
+
     class PropertyInvalid(ZFSError):
         errno = errno.EINVAL
         message = "Invalid property or property value"
@@ -87,6 +107,7 @@ class FakeLibZfsCore:
         self.datasets: dict[bytes, Mapping[bytes, int | bytes]] = {name.encode(): {} for name in datasets}
         self.volumes: set[bytes] = set()
         self.snapshots: dict[bytes, _Snapshot] = {}
+        self.holds: dict[bytes, set[bytes]] = {}
         self.calls: list[tuple[Any, ...]] = []
         self._failures: dict[str, deque[Exception]] = {}
 
@@ -97,11 +118,7 @@ class FakeLibZfsCore:
         self._enter("lzc_create", name, ds_type, props)
         if any(isinstance(value, int) and value >= 1 << 64 for value in (props or {}).values()):
             raise OverflowError("int too big to convert")
-        if name in self.datasets:
-            raise Exceptions.FilesystemExists(name)
-        if name.rpartition(b"/")[0] not in self.datasets:
-            raise Exceptions.ParentNotFound(name)
-        self.datasets[name] = props or {}
+        self._add(name, props)
 
     def lzc_exists(self, name: bytes) -> bool:
         self._enter("lzc_exists", name)
@@ -115,6 +132,39 @@ class FakeLibZfsCore:
             if name in self.snapshots:
                 raise Exceptions.SnapshotFailure([Exceptions.SnapshotExists(name)], 0)
             self.snapshots[name] = _Snapshot(1_771_304_304, 100 + len(self.snapshots))
+
+    def lzc_clone(self, name: bytes, origin: bytes, props: Mapping[bytes, int | bytes] | None = None) -> None:
+        self._enter("lzc_clone", name, origin, props)
+        if origin not in self.snapshots:
+            raise Exceptions.SnapshotNotFound(origin)
+        self._add(name, props)
+
+    def lzc_rollback_to(self, name: bytes, snap: bytes) -> None:
+        self._enter("lzc_rollback_to", name, snap)
+        if snap not in self.snapshots:
+            raise Exceptions.SnapshotNotFound(snap)
+        if [one for one in self.snapshots if one.startswith(name + b"@")][-1] != snap:
+            raise Exceptions.SnapshotNotLatest(snap)
+
+    def lzc_hold(self, holds: Mapping[bytes, bytes], fd: int | None = None) -> Sequence[bytes]:
+        self._enter("lzc_hold", dict(holds), fd)
+        for snapshot, tag in holds.items():
+            if tag in self.holds.get(snapshot, set()):
+                raise Exceptions.HoldFailure([Exceptions.HoldExists(snapshot)], 0)
+            if snapshot in self.snapshots:
+                self.holds.setdefault(snapshot, set()).add(tag)
+        return [snapshot for snapshot in holds if snapshot not in self.snapshots]
+
+    def lzc_release(self, holds: Mapping[bytes, Sequence[bytes]]) -> Sequence[bytes]:
+        self._enter("lzc_release", dict(holds))
+        absent = []
+        for snapshot, tags in holds.items():
+            for tag in tags:
+                if tag in self.holds.get(snapshot, set()):
+                    self.holds[snapshot].remove(tag)
+                else:
+                    absent.append(snapshot + b"#" + tag)
+        return absent
 
     def lzc_channel_program_nosync(
         self,
@@ -144,6 +194,13 @@ class FakeLibZfsCore:
         below = [name for name in self.datasets if name.startswith(dataset + b"/") and name not in self.volumes]
         near = [name for name in below if name.removeprefix(dataset).count(b"/") <= depth]
         return {b"found": dict.fromkeys((dataset, *near), True)}
+
+    def _add(self, name: bytes, props: Mapping[bytes, int | bytes] | None) -> None:
+        if name in self.datasets:
+            raise Exceptions.FilesystemExists(name)
+        if name.rpartition(b"/")[0] not in self.datasets:
+            raise Exceptions.ParentNotFound(name)
+        self.datasets[name] = props or {}
 
     def _enter(self, function: str, *arguments: Any) -> None:
         self.calls.append((function, *arguments))

@@ -41,8 +41,8 @@ class FakeWorkspaceStore(SimulatedWorkspaceStore):
     """WorkspaceStore for tests of what uses it.
 
     `journal` has every operation in its order. `fail("create")` makes the next call of that operation raise
-    WorkspaceError, before its effect or, with `after=True`, when it had it. `hold("create")` lets calls wait before
-    they have any effect until `release("create")`; `arrived("create")` waits for one to be held.
+    WorkspaceError, before its effect or, with `after=True`, when it had it. `pause("create")` lets calls wait before
+    they have any effect until `proceed("create")`; `arrived("create")` waits for one to be held.
     """
 
     def __init__(self, *, root: str = "fake/medforge/workspaces", mount_root: Path | None = None) -> None:
@@ -59,11 +59,11 @@ class FakeWorkspaceStore(SimulatedWorkspaceStore):
         moment = Moment.AFTER if after else Moment.BEFORE
         self._failures.setdefault((Operation(operation), moment), deque()).append(message)
 
-    def hold(self, operation: str) -> None:
+    def pause(self, operation: str) -> None:
         self._held[Operation(operation)] = asyncio.Event()
         self._arrivals[Operation(operation)] = asyncio.Event()
 
-    def release(self, operation: str) -> None:
+    def proceed(self, operation: str) -> None:
         self._held.pop(Operation(operation)).set()
 
     async def arrived(self, operation: str) -> None:

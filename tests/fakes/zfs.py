@@ -47,6 +47,7 @@ class FakeDatasets:
         self.datasets: dict[str, dict[str, SnapshotEntry]] = {}
         self.quotas: dict[str, int | None] = {}
         self.mountpoints: dict[str, str] = {}
+        self.tags: dict[str, set[str]] = {}
         self.journal: list[str] = []
         self._pools = pools
         self._failures: dict[str, deque[ZfsFailure]] = {}
@@ -105,6 +106,37 @@ class FakeDatasets:
         self._need(name)
         return list(self.datasets[name].values())
 
+    async def clone(self, name: str, snapshot: str, target: str, quota_bytes: int | None) -> None:
+        await self._enter("clone", target)
+        self._need_snapshot(name, snapshot)
+        self._make(target)
+        self.quotas[target] = quota_bytes
+        try:
+            self.mounts.mount_zfs(target, self.layout.mount_path(target))
+        except OSError as error:
+            raise ZfsFailure(ZfsProblem.MADE_NOT_MOUNTED, str(error)) from error
+
+    async def roll_back(self, name: str, snapshot: str) -> None:
+        await self._enter("roll_back", name)
+        self._need_snapshot(name, snapshot)
+        if list(self.datasets[name])[-1] != snapshot:
+            raise ZfsFailure(ZfsProblem.NOT_NEWEST, "more recent snapshots exist")
+
+    async def hold(self, name: str, snapshot: str, tag: str) -> None:
+        await self._enter("hold", name)
+        self._need_snapshot(name, snapshot)
+        tags = self.tags.setdefault(f"{name}@{snapshot}", set())
+        if tag in tags:
+            raise ZfsFailure(ZfsProblem.EXISTS, "tag already exists on this dataset")
+        tags.add(tag)
+
+    async def release(self, name: str, snapshot: str, tag: str) -> None:
+        await self._enter("release", name)
+        tags = self.tags.get(f"{name}@{snapshot}", set())
+        if tag not in tags:
+            raise ZfsFailure(ZfsProblem.MISSING, "no such tag on this dataset")
+        tags.remove(tag)
+
     async def destroy(self, name: str) -> None:
         await self._enter("destroy", name)
         self._need(name)
@@ -129,6 +161,10 @@ class FakeDatasets:
 
     def _need(self, name: str) -> None:
         if name not in self.datasets:
+            raise ZfsFailure(ZfsProblem.MISSING, "dataset does not exist")
+
+    def _need_snapshot(self, name: str, snapshot: str) -> None:
+        if snapshot not in self.datasets.get(name, {}):
             raise ZfsFailure(ZfsProblem.MISSING, "dataset does not exist")
 
     async def _enter(self, operation: str, name: str = "") -> None:

@@ -75,6 +75,11 @@ async def bench(request: pytest.FixtureRequest, pool: ScratchPool) -> Bench:
     return Bench(store, pool, root, mount_root)
 
 
+def destroys(snapshot: str) -> bool:
+    """Whether an operator's command can destroy it; it is gone then."""
+    return subprocess.run(("zfs", "destroy", snapshot), capture_output=True, check=False).returncode == 0
+
+
 def new_key() -> WorkspaceKey:
     return WorkspaceKey(uuid4(), uuid4())
 
@@ -284,6 +289,44 @@ async def test_discarding_leaves_nothing(bench: Bench) -> None:
     await bench.store.discard(workspace.key)
     assert not workspace.path.exists()
     assert workspace.dataset not in zfs("list", "-H", "-o", "name", "-t", "filesystem")
+
+
+async def test_what_is_restored_is_as_it_was_and_its_owners_with_a_quota_of_its_own(bench: Bench) -> None:
+    source = await bench.store.create(new_key(), 64 * MIB)
+    assert as_owner("sh", "-c", "echo thesis >file; chmod 640 file", cwd=source.path).returncode == 0
+    await bench.store.snapshot(source.key, "stop-1")
+    (source.path / "file").write_text("changed since")
+    restored = await bench.store.restore(source.key, "stop-1", new_key(), 16 * MIB)
+    assert (restored.path / "file").read_text() == "thesis\n"
+    status = (restored.path / "file").stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1000, 1000, 0o640)
+    assert stat.S_IMODE(restored.path.stat().st_mode) == 0o700
+    assert zfs("get", "-Hp", "-o", "value", "refquota", restored.dataset).strip() == str(16 * MIB)
+    assert as_owner("sh", "-c", "echo more >>file", cwd=restored.path).returncode == 0
+    assert (source.path / "file").read_text() == "changed since"
+    # What stands on a snapshot keeps it, and what is let go leaves it.
+    await bench.store.discard(restored.key)
+    assert [snapshot.name for snapshot in await bench.store.snapshots(source.key)] == ["stop-1"]
+
+
+async def test_a_rollback_brings_back_what_was_deleted(bench: Bench) -> None:
+    workspace = await bench.store.create(new_key(), None)
+    assert as_owner("sh", "-c", "echo kept >file", cwd=workspace.path).returncode == 0
+    await bench.store.snapshot(workspace.key, "stop-1")
+    (workspace.path / "file").unlink()
+    (workspace.path / "later").touch()
+    await bench.store.roll_back(workspace.key, "stop-1")
+    assert sorted(path.name for path in workspace.path.iterdir()) == ["file"]
+    assert (workspace.path / "file").read_text() == "kept\n"
+
+
+async def test_a_held_snapshot_is_destroyed_by_nobody(bench: Bench) -> None:
+    workspace = await bench.store.create(new_key(), None)
+    await bench.store.snapshot(workspace.key, "stop-1")
+    await bench.store.hold(workspace.key, "stop-1", "retention")
+    assert not destroys(f"{workspace.dataset}@stop-1")
+    await bench.store.release(workspace.key, "stop-1", "retention")
+    assert destroys(f"{workspace.dataset}@stop-1")
 
 
 async def test_a_busy_workspace_is_discarded_once_it_is_free(bench: Bench) -> None:

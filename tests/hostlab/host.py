@@ -123,7 +123,9 @@ class Host:
             return Reply(0, {}, answer.stderr)
         head, _, text = answer.stdout.replace("\r\n", "\n").partition("\n\n")
         first, *lines = head.splitlines()
-        headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        headers: dict[str, str] = {}
+        for key, _, value in (line.partition(":") for line in lines):
+            headers[key.lower()] = f"{headers.get(key.lower(), '')}\n{value.strip()}".strip()
         return Reply(int(first.split()[1]), headers, text)
 
     def sign_up(self, address: str) -> str:

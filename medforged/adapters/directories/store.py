@@ -3,6 +3,7 @@
     <root>/<user_id>/<session_id>                              the workspace; 1000:1000, mode 0700
     <root>/.snapshots/<user_id>/<session_id>/<name>/content    a snapshot: a full copy, beside and not below it
     <root>/.snapshots/<user_id>/<session_id>/.partial-<name>   one that is being taken, or was when the host stopped
+    <root>/.snapshots/<user_id>/<session_id>/.holds/<name>/<tag>   a hold
 
 A session's container sees its workspace alone, so it reaches no snapshot. A snapshot gets its name, by one rename,
 when it is complete and on the device. All directories but workspaces and contents belong to root.
@@ -20,12 +21,13 @@ from typing import TypeVar
 
 from medforged.adapters.blocking import BlockingCalls, CallTimedOut
 from medforged.adapters.directories.copying import copy_command, flush_command, remove_command
+from medforged.adapters.directories.exchange import exchange
 from medforged.adapters.keyed_locks import KeyedLocks
 from medforged.adapters.owned_directory import SESSION_OWNER, Owner, hand_over, untrusted_part
 from medforged.adapters.process import CommandFailed, Run, run
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.errors import WorkspaceError
-from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_snapshot_name
+from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_hold_tag, is_snapshot_name
 
 __all__ = ["DirectoryWorkspaceStore"]
 
@@ -36,6 +38,8 @@ _WORKSPACE_MODE = 0o700
 _PASSABLE = 0o711
 _SNAPSHOTS = ".snapshots"
 _PARTIAL = ".partial-"
+_RESTORED = ".partial-.restored"  # no snapshot has such a name
+_HOLDS = ".holds"
 _CONTENT = "content"
 _CAVEAT = "plain directories enforce no quota, and a snapshot is a full copy"
 
@@ -79,11 +83,55 @@ class DirectoryWorkspaceStore:
     async def create(self, key: WorkspaceKey, quota_bytes: int | None) -> Workspace:
         workspace = self.locate(key)
         what = f"cannot create workspace {workspace.dataset}"
-        if quota_bytes is not None and quota_bytes <= 0:
-            raise WorkspaceError(f"{what}: a quota of {quota_bytes} bytes is not one; give a positive number, or none")
+        _check_quota(what, quota_bytes)
         async with self._locks.hold(key):
             await self._attempt(what, lambda: self._create(workspace.path))
         return workspace
+
+    async def restore(
+        self, source: WorkspaceKey, name: str, target: WorkspaceKey, quota_bytes: int | None
+    ) -> Workspace:
+        workspace = self.locate(target)
+        what = f"cannot restore {self.locate(source).dataset}@{name} into {workspace.dataset}"
+        _check_quota(what, quota_bytes)
+        _check_snapshot_name(what, name)
+        async with self._locks.hold(target):
+            if not await self.exists(target):
+                copied = await self._copy_snapshot(what, source, name, target)
+                await self._attempt(what, lambda: _make(workspace.path.parent, _PASSABLE))
+                await self._attempt(what, lambda: copied.rename(workspace.path))
+                await self._forget_copy(what, target)
+            await self._attempt(what, lambda: self._create(workspace.path))
+        return workspace
+
+    async def roll_back(self, key: WorkspaceKey, name: str) -> None:
+        workspace = self.locate(key)
+        what = f"cannot roll {workspace.dataset} back to {name}"
+        _check_snapshot_name(what, name)
+        async with self._locks.hold(key):
+            taken = await self.snapshots(key)
+            if name not in [snapshot.name for snapshot in taken]:
+                raise WorkspaceError(f"{what}: there is no such snapshot")
+            if taken[-1].name != name:
+                raise WorkspaceError(
+                    f"{what}: it is not the newest snapshot; restore it into another workspace instead"
+                )
+            copied = await self._copy_snapshot(what, key, name, key)
+            # In one step: whenever the host stops, one of the two is the workspace.
+            await self._attempt(what, lambda: exchange(copied, workspace.path))
+            await self._forget_copy(what, key)
+
+    async def hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        what = f"cannot hold snapshot {self.locate(key).dataset}@{name}"
+        _check_hold(what, name, tag)
+        async with self._locks.hold(key):
+            await self._attempt(what, lambda: self._hold(key, name, tag))
+
+    async def release(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        what = f"cannot release snapshot {self.locate(key).dataset}@{name}"
+        _check_hold(what, name, tag)
+        async with self._locks.hold(key):
+            await self._attempt(what, lambda: (self._holds_of(key, name) / tag).unlink(missing_ok=True))
 
     async def exists(self, key: WorkspaceKey) -> bool:
         workspace = self.locate(key)
@@ -94,8 +142,7 @@ class DirectoryWorkspaceStore:
     async def snapshot(self, key: WorkspaceKey, name: str) -> Snapshot:
         workspace = self.locate(key)
         what = f"cannot take snapshot {workspace.dataset}@{name}"
-        if not is_snapshot_name(name):
-            raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+        _check_snapshot_name(what, name)
         async with self._locks.hold(key):
             taken = await self._attempt(what, lambda: self._taken_at(key, name))
             if taken is None:
@@ -160,7 +207,8 @@ class DirectoryWorkspaceStore:
         relative = str(partial.relative_to(self._root))
         await self._program(what, remove_command(relative))
         try:
-            await self._attempt(what, lambda: self._make_partial(key, partial))
+            await self._attempt(what, lambda: self._need(key))
+            await self._attempt(what, lambda: self._make_partial(partial))
             await self._program(what, copy_command(key.relative, f"{relative}/{_CONTENT}", self._owner))
             await self._program(what, flush_command(relative))
             await self._attempt(what, lambda: partial.rename(holder / name))
@@ -172,9 +220,45 @@ class DirectoryWorkspaceStore:
         assert taken is not None
         return taken
 
-    def _make_partial(self, key: WorkspaceKey, partial: Path) -> None:
+    async def _copy_snapshot(self, what: str, source: WorkspaceKey, name: str, target: WorkspaceKey) -> Path:
+        """A copy of a snapshot's content beside the target's snapshots, on the device. Nothing is left of a failure."""
+        if await self._attempt(what, lambda: self._taken_at(source, name)) is None:
+            raise WorkspaceError(f"{what}: there is no such snapshot")
+        partial = self._snapshots_of(target) / _RESTORED
+        relative = str(partial.relative_to(self._root))
+        content = (self._snapshots_of(source) / name / _CONTENT).relative_to(self._root)
+        await self._program(what, remove_command(relative))
+        try:
+            await self._attempt(what, lambda: self._make_partial(partial))
+            await self._program(what, copy_command(str(content), f"{relative}/{_CONTENT}", self._owner))
+            await self._program(what, flush_command(relative))
+        except WorkspaceError:
+            await self._program(what, remove_command(relative))
+            raise
+        return partial / _CONTENT
+
+    async def _forget_copy(self, what: str, target: WorkspaceKey) -> None:
+        partial = self._snapshots_of(target) / _RESTORED
+        await self._program(what, remove_command(str(partial.relative_to(self._root))))
+
+    def _hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        self._need_snapshot(key, name)
+        for directory in (self._snapshots_of(key) / _HOLDS, self._holds_of(key, name)):
+            _make(directory, _PASSABLE)
+        (self._holds_of(key, name) / tag).touch()
+
+    def _holds_of(self, key: WorkspaceKey, name: str) -> Path:
+        return self._snapshots_of(key) / _HOLDS / name
+
+    def _need_snapshot(self, key: WorkspaceKey, name: str) -> None:
+        if self._taken_at(key, name) is None:
+            raise FileNotFoundError(0, "there is no such snapshot")
+
+    def _need(self, key: WorkspaceKey) -> None:
         if not _is_directory(self._root / key.relative):
             raise FileNotFoundError(0, "there is no such workspace")
+
+    def _make_partial(self, partial: Path) -> None:
         for directory in reversed((partial, *partial.parents[:3])):
             _make(directory, _PASSABLE)
         content = partial / _CONTENT
@@ -222,6 +306,22 @@ class DirectoryWorkspaceStore:
             await self._run(argv, timeout_seconds=self._copy_timeout_seconds, cwd=self._root)
         except CommandFailed as error:
             raise WorkspaceError(f"{what}: {error.reason}") from error
+
+
+def _check_quota(what: str, quota_bytes: int | None) -> None:
+    if quota_bytes is not None and quota_bytes <= 0:
+        raise WorkspaceError(f"{what}: a quota of {quota_bytes} bytes is not one; give a positive number, or none")
+
+
+def _check_snapshot_name(what: str, name: str) -> None:
+    if not is_snapshot_name(name):
+        raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+
+
+def _check_hold(what: str, name: str, tag: str) -> None:
+    _check_snapshot_name(what, name)
+    if not is_hold_tag(tag):
+        raise WorkspaceError(f"{what}: the tag {tag!r} may hold lower-case letters, digits and - only")
 
 
 def _is_directory(path: Path) -> bool:

@@ -60,10 +60,12 @@ class NetworkItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot and the time at which it was taken, aware."""
+    """A snapshot, the time at which it was taken, aware, how many files it has, and the tags that hold it."""
 
     name: str
     created_at: datetime
+    files: int = 0
+    holds: tuple[str, ...] = ()
 
 
 class WorkspaceItem(msgspec.Struct, frozen=True, kw_only=True):

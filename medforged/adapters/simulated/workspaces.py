@@ -14,7 +14,7 @@ from medforged.adapters.simulated.host import SimulatedHost
 from medforged.adapters.simulated.items import SnapshotItem, WorkspaceItem
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.errors import WorkspaceError
-from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_snapshot_name
+from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_hold_tag, is_snapshot_name
 from medforged.ports.clock import Clock
 
 __all__ = ["Faults", "Moment", "Operation", "RandomFaults", "SimulatedWorkspaceStore", "no_faults"]
@@ -28,6 +28,10 @@ class Operation(StrEnum):
     EXISTS = "exists"
     SNAPSHOT = "snapshot"
     SNAPSHOTS = "snapshots"
+    RESTORE = "restore"
+    ROLL_BACK = "roll_back"
+    HOLD = "hold"
+    RELEASE = "release"
     IS_EMPTY = "is_empty"
     DISCARD = "discard"
     KEYS = "keys"
@@ -109,22 +113,55 @@ class SimulatedWorkspaceStore:
     async def create(self, key: WorkspaceKey, quota_bytes: int | None) -> Workspace:
         workspace = self.locate(key)
         await self._enter(Operation.CREATE, key)
-        if quota_bytes is not None and quota_bytes <= 0:
-            raise WorkspaceError(
-                f"cannot create workspace {workspace.dataset}: a quota of {quota_bytes} bytes is not one"
-            )
-        with self._shelf.exclusive():
-            fresh = self._get(key) is None
-            if fresh:
-                self._put(WorkspaceItem(user_id=key.user_id, session_id=key.session_id, quota_bytes=quota_bytes))
-        try:
-            await self._faults(Operation.CREATE, Moment.AFTER)
-        except WorkspaceError:
-            # The port promises that a failure leaves nothing behind.
-            if fresh:
-                self._shelf.remove(_name(key))
-            raise
+        _check_quota(f"cannot create workspace {workspace.dataset}", quota_bytes)
+        made = WorkspaceItem(user_id=key.user_id, session_id=key.session_id, quota_bytes=quota_bytes)
+        await self._make(Operation.CREATE, made)
         return workspace
+
+    async def restore(
+        self, source: WorkspaceKey, name: str, target: WorkspaceKey, quota_bytes: int | None
+    ) -> Workspace:
+        workspace = self.locate(target)
+        what = f"cannot restore {self.locate(source).dataset}@{name} into {workspace.dataset}"
+        await self._enter(Operation.RESTORE, target)
+        _check_quota(what, quota_bytes)
+        made = WorkspaceItem(user_id=target.user_id, session_id=target.session_id, quota_bytes=quota_bytes)
+        if self._get(target) is None:
+            made = replace(made, files=self._snapshot(what, source, name).files)
+        await self._make(Operation.RESTORE, made)
+        return workspace
+
+    async def roll_back(self, key: WorkspaceKey, name: str) -> None:
+        what = f"cannot roll {self.locate(key).dataset} back to {name}"
+        await self._enter(Operation.ROLL_BACK, key)
+        with self._shelf.exclusive():
+            snapshot, found = self._snapshot(what, key, name), self._get(key)
+            assert found is not None
+            if found.snapshots[-1] != snapshot:
+                raise WorkspaceError(
+                    f"{what}: it is not the newest snapshot; restore it into another workspace instead"
+                )
+            self._put(replace(found, files=snapshot.files))
+        await self._faults(Operation.ROLL_BACK, Moment.AFTER)
+
+    async def hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        what = f"cannot hold snapshot {self.locate(key).dataset}@{name}"
+        await self._enter(Operation.HOLD, key)
+        _check_tag(what, tag)
+        self._set_holds(key, self._snapshot(what, key, name), lambda tags: tags | {tag})
+        await self._faults(Operation.HOLD, Moment.AFTER)
+
+    async def release(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        what = f"cannot release snapshot {self.locate(key).dataset}@{name}"
+        await self._enter(Operation.RELEASE, key)
+        _check_tag(what, tag)
+        if not is_snapshot_name(name):
+            raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+        found = self._get(key)
+        for snapshot in found.snapshots if found is not None else ():
+            if snapshot.name == name:
+                self._set_holds(key, snapshot, lambda tags: tags - {tag})
+        await self._faults(Operation.RELEASE, Moment.AFTER)
 
     async def exists(self, key: WorkspaceKey) -> bool:
         await self._enter(Operation.EXISTS, key)
@@ -144,7 +181,7 @@ class SimulatedWorkspaceStore:
                 raise WorkspaceError(f"cannot take snapshot {dataset}@{name}: there is no such workspace")
             taken = next((snapshot for snapshot in found.snapshots if snapshot.name == name), None)
             if taken is None:
-                taken = SnapshotItem(name=name, created_at=self._clock.now())
+                taken = SnapshotItem(name=name, created_at=self._clock.now(), files=found.files)
                 self._put(replace(found, snapshots=(*found.snapshots, taken)))
         await self._faults(Operation.SNAPSHOT, Moment.AFTER)
         return Snapshot(key, dataset, name, taken.created_at)
@@ -183,6 +220,10 @@ class SimulatedWorkspaceStore:
         """Let calls of this operation, all or those about one workspace, not return until what is returned says so."""
         return self._hangs.add(Operation(operation), key)
 
+    def held(self, key: WorkspaceKey, name: str) -> int:
+        """By how many tags a snapshot is held. Raises WorkspaceError where there is none."""
+        return len(self._snapshot("cannot count holds", key, name).holds)
+
     def write(self, key: WorkspaceKey, files: int = 1) -> None:
         """Let so many files be in a workspace, as its session would write them. Raises WorkspaceError."""
         with self._shelf.exclusive():
@@ -192,6 +233,40 @@ class SimulatedWorkspaceStore:
                     f"cannot write to workspace {self.locate(key).dataset}: there is no such workspace"
                 )
             self._put(replace(found, files=files))
+
+    async def _make(self, operation: Operation, made: WorkspaceItem) -> None:
+        """Put a workspace there unless there is one. Raises WorkspaceError, and then it is not there."""
+        key = WorkspaceKey(made.user_id, made.session_id)
+        with self._shelf.exclusive():
+            fresh = self._get(key) is None
+            if fresh:
+                self._put(made)
+        try:
+            await self._faults(operation, Moment.AFTER)
+        except WorkspaceError:
+            # The port promises that a failure leaves nothing behind.
+            if fresh:
+                self._shelf.remove(_name(key))
+            raise
+
+    def _snapshot(self, what: str, key: WorkspaceKey, name: str) -> SnapshotItem:
+        """Raises WorkspaceError where there is none."""
+        if not is_snapshot_name(name):
+            raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+        found = self._get(key)
+        for snapshot in found.snapshots if found is not None else ():
+            if snapshot.name == name:
+                return snapshot
+        raise WorkspaceError(f"{what}: there is no such snapshot")
+
+    def _set_holds(
+        self, key: WorkspaceKey, old: SnapshotItem, change: Callable[[frozenset[str]], frozenset[str]]
+    ) -> None:
+        with self._shelf.exclusive():
+            found = self._get(key)
+            assert found is not None
+            new = replace(old, holds=tuple(sorted(change(frozenset(old.holds)))))
+            self._put(replace(found, snapshots=tuple(new if one == old else one for one in found.snapshots)))
 
     async def _enter(self, operation: Operation, key: WorkspaceKey | None = None) -> None:
         """Every call begins here."""
@@ -207,3 +282,13 @@ class SimulatedWorkspaceStore:
 
 def _name(key: WorkspaceKey) -> str:
     return f"{key.user_id}_{key.session_id}"
+
+
+def _check_quota(what: str, quota_bytes: int | None) -> None:
+    if quota_bytes is not None and quota_bytes <= 0:
+        raise WorkspaceError(f"{what}: a quota of {quota_bytes} bytes is not one; give a positive number, or none")
+
+
+def _check_tag(what: str, tag: str) -> None:
+    if not is_hold_tag(tag):
+        raise WorkspaceError(f"{what}: the tag {tag!r} may hold lower-case letters, digits and - only")

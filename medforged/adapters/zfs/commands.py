@@ -94,6 +94,25 @@ class CommandDatasets:
         columns = ("-o", "name,property,value", "creation,createtxg")
         return snapshot_entries(name, _three(await self._read(self._zfs, "get", "-rHp", "-d", "1", *columns, name)))
 
+    async def clone(self, name: str, snapshot: str, target: str, quota_bytes: int | None) -> None:
+        properties = () if quota_bytes is None else (("refquota", str(quota_bytes)),)
+        await self._change("clone", *_options(properties), f"{name}@{snapshot}", target)
+
+    async def roll_back(self, name: str, snapshot: str) -> None:
+        # Without -r: ZFS itself refuses where later snapshots would be lost.
+        try:
+            await self._change("rollback", f"{name}@{snapshot}")
+        except ZfsFailure as failure:
+            if failure.problem is ZfsProblem.NOT_NEWEST:  # its own message advises to force it, and lose them
+                raise ZfsFailure(failure.problem, f"{name}@{snapshot} is not the newest snapshot") from failure
+            raise
+
+    async def hold(self, name: str, snapshot: str, tag: str) -> None:
+        await self._change("hold", tag, f"{name}@{snapshot}")
+
+    async def release(self, name: str, snapshot: str, tag: str) -> None:
+        await self._change("release", tag, f"{name}@{snapshot}")
+
     async def destroy(self, name: str) -> None:
         # Without -r: ZFS itself refuses where there are snapshots or children, so no check can be outrun.
         await self._change("destroy", name)

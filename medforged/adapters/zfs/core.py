@@ -114,6 +114,14 @@ class LibZfsCore(Protocol):
 
     def lzc_snapshot(self, snaps: Sequence[bytes]) -> None: ...
 
+    def lzc_clone(self, name: bytes, origin: bytes, props: Mapping[bytes, int | bytes] | None = ...) -> None: ...
+
+    def lzc_rollback_to(self, name: bytes, snap: bytes) -> None: ...
+
+    def lzc_hold(self, holds: Mapping[bytes, bytes], fd: int | None = ...) -> Sequence[bytes]: ...
+
+    def lzc_release(self, holds: Mapping[bytes, Sequence[bytes]]) -> Sequence[bytes]: ...
+
     def lzc_channel_program_nosync(
         self,
         poolname: bytes,
@@ -155,13 +163,8 @@ class CoreDatasets:
         await self._create(name, {b"canmount": 0})
 
     async def create(self, name: str, quota_bytes: int | None) -> None:
-        await self._create(name, {} if quota_bytes is None else {b"refquota": quota_bytes})
-        path = self._layout.mount_path(name)
-        try:
-            await self._blocking.run(lambda: self._mounts.mount_zfs(name, path))
-        except (OSError, CallTimedOut) as error:
-            # The caller destroys it again; libzfs_core itself never looks whether a dataset is mounted.
-            raise ZfsFailure(ZfsProblem.MADE_NOT_MOUNTED, f"cannot mount it at {path}: {error}") from error
+        await self._create(name, _quota(quota_bytes))
+        await self._mount_made(name)
 
     async def mount(self, name: str) -> None:
         await self._commands.mount(name)
@@ -188,12 +191,62 @@ class CoreDatasets:
         ]
         return sorted(entries, key=lambda entry: (entry.transaction_group, entry.name))
 
+    async def clone(self, name: str, snapshot: str, target: str, quota_bytes: int | None) -> None:
+        origin = f"{name}@{snapshot}"
+        try:
+            await self._call(
+                lambda: self._library.lzc_clone(target.encode(), origin.encode(), props=_quota(quota_bytes))
+            )
+        except ZfsFailure as failure:
+            # ENOENT is about the snapshot or about the dataset above the target, and does not say which.
+            if failure.problem is ZfsProblem.MISSING and await self._has(name, snapshot):
+                raise ZfsFailure(ZfsProblem.PARENT_MISSING, failure.said) from failure
+            raise
+        await self._mount_made(target)
+
+    async def roll_back(self, name: str, snapshot: str) -> None:
+        full_name = f"{name}@{snapshot}"
+        try:
+            await self._call(lambda: self._library.lzc_rollback_to(name.encode(), full_name.encode()))
+        except ZfsFailure as failure:
+            if failure.problem is ZfsProblem.EXISTS:  # EEXIST of a rollback is about snapshots that are newer
+                raise ZfsFailure(ZfsProblem.NOT_NEWEST, f"{full_name} is not the newest snapshot") from failure
+            raise
+
+    async def hold(self, name: str, snapshot: str, tag: str) -> None:
+        full_name = f"{name}@{snapshot}"
+        # Without a descriptor: a hold that ends with the daemon's process would keep nothing.
+        absent = await self._call(lambda: self._library.lzc_hold({full_name.encode(): tag.encode()}))
+        if absent:
+            raise ZfsFailure(ZfsProblem.MISSING, f"there is no snapshot {full_name}")
+
+    async def release(self, name: str, snapshot: str, tag: str) -> None:
+        full_name = f"{name}@{snapshot}"
+        absent = await self._call(lambda: self._library.lzc_release({full_name.encode(): [tag.encode()]}))
+        if absent:
+            raise ZfsFailure(ZfsProblem.MISSING, f"there is no hold {tag} of {full_name}")
+
     async def destroy(self, name: str) -> None:
         # The command unmounts first, and tells `has children` from `busy`: lzc_destroy says EBUSY for snapshots too.
         await self._commands.destroy(name)
 
     async def filesystems(self, root: str, depth: int) -> Sequence[str]:
         return sorted(name.decode() for name in await self._program(_FILESYSTEMS, root, str(depth)))
+
+    async def _has(self, name: str, snapshot: str) -> bool:
+        try:
+            return any(entry.name == snapshot for entry in await self.snapshots(name))
+        except ZfsFailure:
+            return False
+
+    async def _mount_made(self, name: str) -> None:
+        """Mount what this call has just made. Raises MADE_NOT_MOUNTED."""
+        path = self._layout.mount_path(name)
+        try:
+            await self._blocking.run(lambda: self._mounts.mount_zfs(name, path))
+        except (OSError, CallTimedOut) as error:
+            # The caller destroys it again; libzfs_core itself never looks whether a dataset is mounted.
+            raise ZfsFailure(ZfsProblem.MADE_NOT_MOUNTED, f"cannot mount it at {path}: {error}") from error
 
     async def _create(self, name: str, properties: Mapping[bytes, int | bytes]) -> None:
         try:
@@ -232,3 +285,7 @@ class CoreDatasets:
             raise ZfsFailure(ZfsProblem.BAD_PROPERTY, f"libzfs_core: {error}") from error
         except CallTimedOut as error:
             raise ZfsFailure(ZfsProblem.STUCK, str(error)) from error
+
+
+def _quota(quota_bytes: int | None) -> dict[bytes, int | bytes]:
+    return {} if quota_bytes is None else {b"refquota": quota_bytes}

@@ -53,6 +53,22 @@ class Datasets(Protocol):
         """The dataset's own snapshots, oldest first. Raises MISSING."""
         ...
 
+    async def clone(self, name: str, snapshot: str, target: str, quota_bytes: int | None) -> None:
+        """Make a dataset with what a snapshot holds and mount it where it inherits. Raises as `create`, and MISSING."""
+        ...
+
+    async def roll_back(self, name: str, snapshot: str) -> None:
+        """Make a dataset what it was at its newest snapshot, which has to be this one. Raises NOT_NEWEST, MISSING."""
+        ...
+
+    async def hold(self, name: str, snapshot: str, tag: str) -> None:
+        """Raises EXISTS, MISSING."""
+        ...
+
+    async def release(self, name: str, snapshot: str, tag: str) -> None:
+        """Raises MISSING."""
+        ...
+
     async def destroy(self, name: str) -> None:
         """Unmount and destroy a dataset that has neither snapshots nor children. Raises MISSING, HAS_CHILDREN, BUSY."""
         ...

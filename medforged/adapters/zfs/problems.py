@@ -17,6 +17,7 @@ class ZfsProblem(StrEnum):
     BUSY = "busy"
     HAS_CHILDREN = "has-children"
     NOT_MOUNTED = "not-mounted"
+    NOT_NEWEST = "not-newest"
     MADE_NOT_MOUNTED = "made-not-mounted"  # this very call made the dataset, which therefore holds nothing yet
     NO_SPACE = "no-space"
     BAD_PROPERTY = "bad-property"
@@ -35,6 +36,7 @@ _REMEDIES = {
     ZfsProblem.PARENT_MISSING: "restart medforged, which makes the root of the workspaces again",
     ZfsProblem.BUSY: "see `fuser -vm` on its mount point for who uses it, end that, and try again",
     ZfsProblem.HAS_CHILDREN: "see `zfs list -r -t all`; only an operator destroys snapshots",
+    ZfsProblem.NOT_NEWEST: "restore it into another workspace instead, which loses nothing",
     ZfsProblem.NOT_MOUNTED: "empty or move away the directory at its mount point, or correct its mountpoint property",
     ZfsProblem.MADE_NOT_MOUNTED: "empty or move away the directory at its mount point",
     ZfsProblem.NO_SPACE: "free space in the pool (old snapshots first: `zfs list -t snapshot -s used`) or add a device",

@@ -18,7 +18,7 @@ from medforged.adapters.zfs.mounts import Mounts
 from medforged.adapters.zfs.problems import ZfsFailure, ZfsProblem, no_such_pool
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.errors import WorkspaceError
-from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_snapshot_name
+from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_hold_tag, is_snapshot_name
 from medforged.ports.clock import Clock
 
 __all__ = ["ZfsWorkspaceStore"]
@@ -90,12 +90,30 @@ class ZfsWorkspaceStore:
     async def create(self, key: WorkspaceKey, quota_bytes: int | None) -> Workspace:
         workspace = self.locate(key)
         what = f"cannot create workspace {workspace.dataset}"
+        return await self._provide(
+            workspace, quota_bytes, what, lambda: self._datasets.create(workspace.dataset, quota_bytes)
+        )
+
+    async def restore(
+        self, source: WorkspaceKey, name: str, target: WorkspaceKey, quota_bytes: int | None
+    ) -> Workspace:
+        origin, workspace = self.locate(source).dataset, self.locate(target)
+        what = f"cannot restore {origin}@{name} into {workspace.dataset}"
+        _check_snapshot_name(what, name)
+        return await self._provide(
+            workspace, quota_bytes, what, lambda: self._datasets.clone(origin, name, workspace.dataset, quota_bytes)
+        )
+
+    async def _provide(
+        self, workspace: Workspace, quota_bytes: int | None, what: str, make: Callable[[], Awaitable[None]]
+    ) -> Workspace:
+        """Make it unless it is there, see that it is mounted, and make it its owner's."""
         if quota_bytes is not None and quota_bytes <= 0:
             raise WorkspaceError(f"{what}: a quota of {quota_bytes} bytes is not one; give a positive number, or none")
-        async with self._locks.hold(key.user_id):
+        async with self._locks.hold(workspace.key.user_id):
             fresh = False
             try:
-                fresh = await self._make(workspace, quota_bytes)
+                fresh = await self._make(workspace, make)
                 if not fresh and await self._blocking.run(lambda: self._mounts.find(workspace.path)) is None:
                     await self._patiently(lambda: self._datasets.mount(workspace.dataset))
                 await self._blocking.run(lambda: self._settle(workspace))
@@ -121,8 +139,7 @@ class ZfsWorkspaceStore:
     async def snapshot(self, key: WorkspaceKey, name: str) -> Snapshot:
         workspace = self.locate(key)
         what = f"cannot take snapshot {workspace.dataset}@{name}"
-        if not is_snapshot_name(name):
-            raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+        _check_snapshot_name(what, name)
         try:
             try:
                 await self._datasets.snapshot(workspace.dataset, name)
@@ -146,6 +163,36 @@ class ZfsWorkspaceStore:
                 return ()
             raise _error(f"cannot list the snapshots of {workspace.dataset}", failure) from failure
         return tuple(Snapshot(key, workspace.dataset, entry.name, entry.created_at) for entry in entries)
+
+    async def roll_back(self, key: WorkspaceKey, name: str) -> None:
+        dataset = self.locate(key).dataset
+        what = f"cannot roll {dataset} back to {name}"
+        _check_snapshot_name(what, name)
+        async with self._locks.hold(key.user_id):
+            try:
+                await self._patiently(lambda: self._datasets.roll_back(dataset, name))
+            except ZfsFailure as failure:
+                raise _error(what, failure) from failure
+
+    async def hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        dataset = self.locate(key).dataset
+        what = f"cannot hold snapshot {dataset}@{name}"
+        _check_hold(what, name, tag)
+        try:
+            await self._datasets.hold(dataset, name, tag)
+        except ZfsFailure as failure:
+            if failure.problem is not ZfsProblem.EXISTS:
+                raise _error(what, failure) from failure
+
+    async def release(self, key: WorkspaceKey, name: str, tag: str) -> None:
+        dataset = self.locate(key).dataset
+        what = f"cannot release snapshot {dataset}@{name}"
+        _check_hold(what, name, tag)
+        try:
+            await self._datasets.release(dataset, name, tag)
+        except ZfsFailure as failure:
+            if failure.problem is not ZfsProblem.MISSING:
+                raise _error(what, failure) from failure
 
     async def is_empty(self, key: WorkspaceKey) -> bool:
         workspace = self.locate(key)
@@ -218,17 +265,17 @@ class ZfsWorkspaceStore:
         if untrusted is not None:
             raise OSError(errno.EPERM, f"{untrusted} can be changed by others than root")
 
-    async def _make(self, workspace: Workspace, quota_bytes: int | None) -> bool:
+    async def _make(self, workspace: Workspace, make: Callable[[], Awaitable[None]]) -> bool:
         """Make the dataset, and the user's one above it where this is the first. False when it was there already."""
         try:
-            await self._datasets.create(workspace.dataset, quota_bytes)
+            await make()
         except ZfsFailure as failure:
             if failure.problem is ZfsProblem.EXISTS:
                 return False
             if failure.problem is not ZfsProblem.PARENT_MISSING:
                 raise
             await _unless_exists(self._datasets.create_group(self._layout.user_dataset(workspace.key)))
-            await self._datasets.create(workspace.dataset, quota_bytes)
+            await make()
         return True
 
     def _settle(self, workspace: Workspace) -> None:
@@ -280,6 +327,17 @@ async def _unless_exists(creation: Awaitable[None]) -> None:
     except ZfsFailure as failure:
         if failure.problem is not ZfsProblem.EXISTS:
             raise
+
+
+def _check_snapshot_name(what: str, name: str) -> None:
+    if not is_snapshot_name(name):
+        raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+
+
+def _check_hold(what: str, name: str, tag: str) -> None:
+    _check_snapshot_name(what, name)
+    if not is_hold_tag(tag):
+        raise WorkspaceError(f"{what}: the tag {tag!r} may hold lower-case letters, digits and - only")
 
 
 def _remove_directory(path: Path) -> None:

@@ -95,11 +95,11 @@ async def test_a_snapshot_whose_answer_is_lost_was_taken() -> None:
 
 async def test_a_held_operation_has_no_effect_yet() -> None:
     store = FakeWorkspaceStore()
-    store.hold("create")
+    store.pause("create")
     task = asyncio.create_task(store.create(workspace_key(1), None))
     await store.arrived("create")
     assert not await store.exists(workspace_key(1))
-    store.release("create")
+    store.proceed("create")
     await task
     assert await store.exists(workspace_key(1))
     assert store.journal == ["create", "exists", "exists"]

@@ -126,6 +126,61 @@ async def test_errors_of_a_snapshot(made: Bench) -> None:
     assert caught.value.problem is ZfsProblem.MISSING
 
 
+async def test_clones_a_snapshot_with_a_quota_and_mounts_it(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    await made.datasets.snapshot(NAME, "stop-1")
+    await made.datasets.clone(NAME, "stop-1", f"{USER}/other", 5 * 1024**3)
+    assert made.library.calls[-1] == (
+        "lzc_clone", f"{USER}/other".encode(), f"{NAME}@stop-1".encode(), {b"refquota": 5 * 1024**3},
+    )  # fmt: skip
+    assert f"{USER}/other" in {mount.source for mount in made.mounts.mounted.values()}
+
+
+async def test_errors_of_a_clone(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    await made.datasets.snapshot(NAME, "stop-1")
+    for snapshot, target, problem in (
+        ("stop-9", f"{USER}/other", ZfsProblem.MISSING),
+        ("stop-1", f"{ROOT}/nobody/other", ZfsProblem.PARENT_MISSING),
+        ("stop-1", NAME, ZfsProblem.EXISTS),
+    ):
+        with pytest.raises(ZfsFailure) as caught:
+            await made.datasets.clone(NAME, snapshot, target, None)
+        assert caught.value.problem is problem
+    made.mounts.error = not_empty()
+    with pytest.raises(ZfsFailure) as caught:
+        await made.datasets.clone(NAME, "stop-1", f"{USER}/other", None)
+    assert caught.value.problem is ZfsProblem.MADE_NOT_MOUNTED
+
+
+async def test_rolls_back_to_the_newest_snapshot_alone(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    for snapshot in ("stop-1", "stop-2"):
+        await made.datasets.snapshot(NAME, snapshot)
+    await made.datasets.roll_back(NAME, "stop-2")
+    assert made.library.calls[-1] == ("lzc_rollback_to", NAME.encode(), f"{NAME}@stop-2".encode())
+    for snapshot, problem in (("stop-1", ZfsProblem.NOT_NEWEST), ("stop-9", ZfsProblem.MISSING)):
+        with pytest.raises(ZfsFailure) as caught:
+            await made.datasets.roll_back(NAME, snapshot)
+        assert caught.value.problem is problem
+
+
+async def test_a_hold_outlives_the_process_and_is_released_by_its_tag(made: Bench) -> None:
+    await made.datasets.create(NAME, None)
+    await made.datasets.snapshot(NAME, "stop-1")
+    await made.datasets.hold(NAME, "stop-1", "retention")
+    # Without a descriptor, with whose end the kernel would release it.
+    assert made.library.calls[-1] == ("lzc_hold", {f"{NAME}@stop-1".encode(): b"retention"}, None)
+    for snapshot, problem in (("stop-1", ZfsProblem.EXISTS), ("stop-9", ZfsProblem.MISSING)):
+        with pytest.raises(ZfsFailure) as caught:
+            await made.datasets.hold(NAME, snapshot, "retention")
+        assert caught.value.problem is problem
+    await made.datasets.release(NAME, "stop-1", "retention")
+    with pytest.raises(ZfsFailure) as caught:
+        await made.datasets.release(NAME, "stop-1", "retention")
+    assert caught.value.problem is ZfsProblem.MISSING
+
+
 async def test_listing_what_does_not_exist(made: Bench) -> None:
     for listing in (made.datasets.snapshots(NAME), made.datasets.filesystems(f"{ROOT}/absent", 2)):
         with pytest.raises(ZfsFailure) as caught:
@@ -184,7 +239,16 @@ async def test_what_is_left_goes_through_the_command(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("libzfs_core") is None, reason="python3-pyzfs is not installed")
 def test_the_fake_has_the_names_and_parameters_of_the_real_module() -> None:
     real = importlib.import_module("libzfs_core")
-    for name in ("lzc_create", "lzc_exists", "lzc_snapshot", "lzc_channel_program_nosync"):
+    for name in (
+        "lzc_create",
+        "lzc_exists",
+        "lzc_snapshot",
+        "lzc_clone",
+        "lzc_rollback_to",
+        "lzc_hold",
+        "lzc_release",
+        "lzc_channel_program_nosync",
+    ):
         fake_parameters = list(inspect.signature(getattr(FakeLibZfsCore, name)).parameters)[1:]
         assert list(inspect.signature(getattr(real, name)).parameters)[: len(fake_parameters)] == fake_parameters
     for name, error in vars(Exceptions).items():

@@ -207,6 +207,33 @@ async def test_undoes_a_dataset_under_which_something_else_is_mounted(ready: Ben
     assert not await ready.store.exists(KEY)
 
 
+async def test_undoes_what_was_restored_and_could_not_be_mounted(ready: Bench) -> None:
+    await ready.store.create(KEY, None)
+    await ready.store.snapshot(KEY, "stop-1")
+    target = workspace_key(2)
+    ready.mounts.error = not_empty()
+    with pytest.raises(WorkspaceError, match=rf"cannot restore {NAME}@stop-1 into .*Directory not empty"):
+        await ready.store.restore(KEY, "stop-1", target, None)
+    assert not await ready.store.exists(target)
+    assert await ready.store.exists(KEY)
+
+
+async def test_restores_for_a_user_without_a_workspace_of_their_own(ready: Bench) -> None:
+    await ready.store.create(KEY, None)
+    await ready.store.snapshot(KEY, "stop-1")
+    other = workspace_key(2, user=2)
+    await ready.store.restore(KEY, "stop-1", other, 7)
+    assert ready.datasets.quotas[ready.store.locate(other).dataset] == 7
+
+
+async def test_a_rollback_waits_for_what_is_busy(ready: Bench) -> None:
+    await ready.store.create(KEY, None)
+    await ready.store.snapshot(KEY, "stop-1")
+    ready.datasets.fail("roll_back", ZfsProblem.BUSY, ZfsProblem.BUSY)
+    await ready.store.roll_back(KEY, "stop-1")
+    assert len(ready.clock.pauses) == 2
+
+
 async def test_an_undo_that_fails_is_told(ready: Bench) -> None:
     ready.mounts.error = not_empty()
     ready.datasets.fail("destroy", ZfsProblem.READ_ONLY)
