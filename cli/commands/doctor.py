@@ -40,9 +40,9 @@ def doctor(context: click.Context, output: str, *, quiet: bool) -> None:
 
     \b
     Examples:
-      sudo medforgectl doctor
-      sudo medforgectl doctor -q
-      sudo medforgectl doctor -o json | jq '.examinations[] | select(.verdict == "failed")'
+      medforgectl doctor
+      medforgectl doctor -q
+      medforgectl doctor -o json | jq '.examinations[] | select(.verdict == "failed")'
     """
     if os.geteuid() != 0:
         raise Failure("cannot look at the whole host: run it as root", ExitCode.NO_PERMISSION)

@@ -34,12 +34,14 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 EVERY = list(commands(program))
+# These look at the host itself, which is not the test's own; tests/hostlab runs them on one that is.
+OF_THE_HOST = ("medforgectl doctor", "medforgectl logs")
 EXAMPLES = sorted(
     {
         line.strip()
         for _, command in EVERY
         for line in (command.help or "").splitlines()
-        if line.strip().startswith("medforgectl ")
+        if line.strip().startswith("medforgectl ") and not line.strip().startswith(OF_THE_HOST)
     }
 )
 
@@ -55,7 +57,7 @@ def test_help_everywhere_with_examples(medforgectl: Medforgectl, path: tuple[str
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= len(EVERY)
+    assert len(EXAMPLES) >= len(EVERY) - len(OF_THE_HOST)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
