@@ -99,14 +99,14 @@ def test_a_daemon_whose_loop_is_blocked_is_replaced(host: Host, session: dict[st
 
 
 def test_callers_wait_at_the_socket_and_start_a_daemon_that_is_not_there(host: Host) -> None:
-    # The facade asks all the time, so it may be there again at once.
     before = host.show("medforged.service", "InvocationID")
     host.run("systemctl stop medforged.service")
-    # The call starts the daemon (socket activation), waits for it and is answered.
-    answer = host.ask("medforgectl status -o json", seconds=120)
-    assert json.loads(answer.stdout)["instance"] == "medforge"
-    assert host.show("medforged.service", "InvocationID") != before
+    # Whoever asks starts it: this caller here, or the facade, which asks all the time. Nobody is refused.
+    answer = host.ask("medforgectl status", seconds=120)
+    assert "is not running" not in answer.stderr
+    assert "nothing listens" not in answer.stderr
     host.until_well()
+    assert host.show("medforged.service", "InvocationID") != before
 
 
 def test_daemon_reload_takes_no_gpu_away(host: Host, session: dict[str, Any]) -> None:

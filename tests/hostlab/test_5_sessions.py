@@ -15,6 +15,49 @@ pytestmark = [pytest.mark.hostlab, pytest.mark.timeout(900)]
 Pair = tuple[dict[str, Any], dict[str, Any]]
 
 
+def test_a_stopped_session_is_404_and_its_neighbour_goes_on(host: Host, alice: str, bob: str) -> None:
+    mine, theirs = host.start_session(alice), host.start_session(bob)
+    try:
+        assert host.stop_session(mine, alice)["status"] == "stopped"
+        assert host.get(f"s-{mine['slug']}", "/healthz", alice).status == 404
+        assert host.get(f"s-{theirs['slug']}", "/healthz", bob).status == 200
+    finally:
+        host.stop_session(theirs, bob)
+
+
+def test_the_journal_tells_a_sessions_whole_story_by_its_fields(host: Host, alice: str) -> None:
+    session = host.start_session(alice)
+    host.stop_session(session, alice)
+    story = host.journal("-u", "medforged", f"SLUG={session['slug']}")
+    events = [entry["EVENT"] for entry in story]
+    assert events.index("session.start") < events.index("session.stop")
+    for entry in story:
+        assert entry["SESSION_ID"] == session["id"]
+        assert entry["USER_ID"] == session["user_id"]
+        assert entry["_UID"] == "0"
+        assert len(entry["MESSAGE_ID"]) == 32
+    (stop,) = host.journal("EVENT=session.stop", f"SESSION_ID={session['id']}")
+    assert (stop["MEDFORGE_REASON"], stop["GPU_ID"]) == ("requested", str(session["gpu_id"]))
+    assert stop["PRIORITY"] == "6"
+    # One id from the request that the facade answered to what the daemon did about it.
+    start = next(entry for entry in story if entry["EVENT"] == "session.start")
+    programs = {entry["SYSLOG_IDENTIFIER"] for entry in host.journal(f"CORRELATION_ID={start['CORRELATION_ID']}")}
+    assert programs >= {"medforged"}
+    assert host.journal("EVENT=session.stop", "SLUG=zzzzzzzz") == []
+
+
+def test_medforgectl_logs_asks_the_journal(host: Host, alice: str) -> None:
+    session = host.start_session(alice)
+    host.stop_session(session, alice)
+    told = host.run(f"medforgectl logs {session['slug']}")
+    assert "session.start" in told
+    assert "session.stop" in told
+    by_id = host.run(f"medforgectl logs {session['id']} --event session.stop -o json").splitlines()
+    assert [json.loads(line)["SLUG"] for line in by_id] == [session["slug"]]
+    answer = host.ask("medforgectl logs 'abc;reboot'")
+    assert (answer.code, "neither a slug" in answer.stderr) == (2, True)
+
+
 @pytest.fixture(scope="module")
 def pair(host: Host, alice: str, bob: str) -> Iterator[Pair]:
     """A session of each."""
@@ -39,16 +82,6 @@ def test_the_wildcard_root_lets_in_whom_it_should(host: Host, pair: Pair, alice:
     assert host.get("s-aaaaaaaa", "/", alice).status == 404
     for spelling in ("/api/v1/auth/session-proxy", "//api/v1/auth/%73ession-proxy", "/API/v1/auth/session-proxy"):
         assert host.get(name, spelling, alice).status == 403
-
-
-def test_a_stopped_session_is_404_and_its_neighbour_goes_on(host: Host, alice: str, bob: str) -> None:
-    mine, theirs = host.start_session(alice), host.start_session(bob)
-    try:
-        assert host.stop_session(mine, alice)["status"] == "stopped"
-        assert host.get(f"s-{mine['slug']}", "/healthz", alice).status == 404
-        assert host.get(f"s-{theirs['slug']}", "/healthz", bob).status == 200
-    finally:
-        host.stop_session(theirs, bob)
 
 
 # Tries to open a TCP connection to the address of another session, from inside a session.
@@ -81,7 +114,8 @@ def test_without_br_netfilter_no_session_starts_and_it_heals_when_the_module_com
 ) -> None:
     """The module is lost while sessions run, and loaded again late: the second layer holds in between."""
     target = address_of(host, pair[1])
-    host.run("modprobe -r br_netfilter")
+    # Not `modprobe -r`, which would take the bridges along.
+    host.run("rmmod br_netfilter")
     try:
         assert host.run("ls /proc/sys/net").find("bridge") < 0
         problem = host.until("the daemon's notice", lambda: host.unwell().get("isolation", ""), 120)
@@ -103,39 +137,6 @@ def test_rules_that_were_flushed_come_back(host: Host, pair: Pair) -> None:
     host.until("the rules", lambda: "MEDFORGE" in host.run("iptables-legacy -S FORWARD"), 60)
     host.until_well()
     assert not reaches(host, pair[0], address_of(host, pair[1]))
-
-
-def test_the_journal_tells_a_sessions_whole_story_by_its_fields(host: Host, alice: str) -> None:
-    session = host.start_session(alice)
-    host.stop_session(session, alice)
-    story = host.journal("-u", "medforged", f"SLUG={session['slug']}")
-    events = [entry["EVENT"] for entry in story]
-    assert events.index("session.start") < events.index("session.stop")
-    for entry in story:
-        assert entry["SESSION_ID"] == session["id"]
-        assert entry["USER_ID"] == session["user_id"]
-        assert entry["_UID"] == "0"
-        assert len(entry["MESSAGE_ID"]) == 32
-    (stop,) = host.journal("EVENT=session.stop", f"SESSION_ID={session['id']}")
-    assert (stop["REASON"], stop["GPU_ID"]) == ("requested", str(session["gpu_id"]))
-    assert stop["PRIORITY"] == "6"
-    # One id from the request that the facade answered to what the daemon did about it.
-    start = next(entry for entry in story if entry["EVENT"] == "session.start")
-    programs = {entry["SYSLOG_IDENTIFIER"] for entry in host.journal(f"CORRELATION_ID={start['CORRELATION_ID']}")}
-    assert programs >= {"medforged"}
-    assert host.journal("EVENT=session.stop", "SLUG=zzzzzzzz") == []
-
-
-def test_medforgectl_logs_asks_the_journal(host: Host, alice: str) -> None:
-    session = host.start_session(alice)
-    host.stop_session(session, alice)
-    told = host.run(f"medforgectl logs {session['slug']}")
-    assert "session.start" in told
-    assert "session.stop" in told
-    by_id = host.run(f"medforgectl logs {session['id']} --event session.stop -o json").splitlines()
-    assert [json.loads(line)["SLUG"] for line in by_id] == [session["slug"]]
-    answer = host.ask("medforgectl logs 'abc;reboot'")
-    assert (answer.code, "neither a slug" in answer.stderr) == (2, True)
 
 
 def test_errors_are_explained_by_the_catalog(host: Host) -> None:
