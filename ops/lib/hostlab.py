@@ -163,6 +163,8 @@ def _install_qemu() -> None:
     say("installing QEMU from bookworm-backports")
     with tempfile.TemporaryDirectory(prefix="hostlab-apt-") as scratch:
         main, backports = hostlab_disk.mirror_lines("bookworm", "main"), "bookworm-backports"
+        if not main:
+            raise Failure("this host's apt knows no mirror of bookworm; install QEMU 8 or newer by hand")
         first = main[0].split()
         sources = Path(scratch) / "sources.list"
         sources.write_text("\n".join([*main, f"{first[0]} {first[1]} {backports} main"]) + "\n")
