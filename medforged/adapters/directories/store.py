@@ -25,9 +25,10 @@ from medforged.adapters.directories.exchange import exchange
 from medforged.adapters.keyed_locks import KeyedLocks
 from medforged.adapters.owned_directory import SESSION_OWNER, Owner, hand_over, untrusted_part
 from medforged.adapters.process import CommandFailed, Run, run
+from medforged.adapters.workspace_requests import check_hold, check_quota, check_snapshot_name
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.errors import WorkspaceError
-from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_hold_tag, is_snapshot_name
+from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_snapshot_name
 
 __all__ = ["DirectoryWorkspaceStore"]
 
@@ -83,7 +84,7 @@ class DirectoryWorkspaceStore:
     async def create(self, key: WorkspaceKey, quota_bytes: int | None) -> Workspace:
         workspace = self.locate(key)
         what = f"cannot create workspace {workspace.dataset}"
-        _check_quota(what, quota_bytes)
+        check_quota(what, quota_bytes)
         async with self._locks.hold(key):
             await self._attempt(what, lambda: self._create(workspace.path))
         return workspace
@@ -93,8 +94,8 @@ class DirectoryWorkspaceStore:
     ) -> Workspace:
         workspace = self.locate(target)
         what = f"cannot restore {self.locate(source).dataset}@{name} into {workspace.dataset}"
-        _check_quota(what, quota_bytes)
-        _check_snapshot_name(what, name)
+        check_quota(what, quota_bytes)
+        check_snapshot_name(what, name)
         async with self._locks.hold(target):
             if not await self.exists(target):
                 copied = await self._copy_snapshot(what, source, name, target)
@@ -107,7 +108,7 @@ class DirectoryWorkspaceStore:
     async def roll_back(self, key: WorkspaceKey, name: str) -> None:
         workspace = self.locate(key)
         what = f"cannot roll {workspace.dataset} back to {name}"
-        _check_snapshot_name(what, name)
+        check_snapshot_name(what, name)
         async with self._locks.hold(key):
             taken = await self.snapshots(key)
             if name not in [snapshot.name for snapshot in taken]:
@@ -123,13 +124,13 @@ class DirectoryWorkspaceStore:
 
     async def hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
         what = f"cannot hold snapshot {self.locate(key).dataset}@{name}"
-        _check_hold(what, name, tag)
+        check_hold(what, name, tag)
         async with self._locks.hold(key):
             await self._attempt(what, lambda: self._hold(key, name, tag))
 
     async def release(self, key: WorkspaceKey, name: str, tag: str) -> None:
         what = f"cannot release snapshot {self.locate(key).dataset}@{name}"
-        _check_hold(what, name, tag)
+        check_hold(what, name, tag)
         async with self._locks.hold(key):
             await self._attempt(what, lambda: (self._holds_of(key, name) / tag).unlink(missing_ok=True))
 
@@ -142,7 +143,7 @@ class DirectoryWorkspaceStore:
     async def snapshot(self, key: WorkspaceKey, name: str) -> Snapshot:
         workspace = self.locate(key)
         what = f"cannot take snapshot {workspace.dataset}@{name}"
-        _check_snapshot_name(what, name)
+        check_snapshot_name(what, name)
         async with self._locks.hold(key):
             taken = await self._attempt(what, lambda: self._taken_at(key, name))
             if taken is None:
@@ -306,22 +307,6 @@ class DirectoryWorkspaceStore:
             await self._run(argv, timeout_seconds=self._copy_timeout_seconds, cwd=self._root)
         except CommandFailed as error:
             raise WorkspaceError(f"{what}: {error.reason}") from error
-
-
-def _check_quota(what: str, quota_bytes: int | None) -> None:
-    if quota_bytes is not None and quota_bytes <= 0:
-        raise WorkspaceError(f"{what}: a quota of {quota_bytes} bytes is not one; give a positive number, or none")
-
-
-def _check_snapshot_name(what: str, name: str) -> None:
-    if not is_snapshot_name(name):
-        raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
-
-
-def _check_hold(what: str, name: str, tag: str) -> None:
-    _check_snapshot_name(what, name)
-    if not is_hold_tag(tag):
-        raise WorkspaceError(f"{what}: the tag {tag!r} may hold lower-case letters, digits and - only")
 
 
 def _is_directory(path: Path) -> bool:

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from medforged.adapters.simulated.hangs import Hang, Hangs
 from medforged.adapters.simulated.host import SimulatedHost
 from medforged.adapters.simulated.items import SnapshotItem, WorkspaceItem
+from medforged.adapters.workspace_requests import check_hold, check_quota, check_snapshot_name
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.errors import WorkspaceError
-from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_hold_tag, is_snapshot_name
+from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey
 from medforged.ports.clock import Clock
 
 __all__ = ["Faults", "Moment", "Operation", "RandomFaults", "SimulatedWorkspaceStore", "no_faults"]
@@ -113,7 +114,7 @@ class SimulatedWorkspaceStore:
     async def create(self, key: WorkspaceKey, quota_bytes: int | None) -> Workspace:
         workspace = self.locate(key)
         await self._enter(Operation.CREATE, key)
-        _check_quota(f"cannot create workspace {workspace.dataset}", quota_bytes)
+        check_quota(f"cannot create workspace {workspace.dataset}", quota_bytes)
         made = WorkspaceItem(user_id=key.user_id, session_id=key.session_id, quota_bytes=quota_bytes)
         await self._make(Operation.CREATE, made)
         return workspace
@@ -124,7 +125,7 @@ class SimulatedWorkspaceStore:
         workspace = self.locate(target)
         what = f"cannot restore {self.locate(source).dataset}@{name} into {workspace.dataset}"
         await self._enter(Operation.RESTORE, target)
-        _check_quota(what, quota_bytes)
+        check_quota(what, quota_bytes)
         made = WorkspaceItem(user_id=target.user_id, session_id=target.session_id, quota_bytes=quota_bytes)
         if self._get(target) is None:
             made = replace(made, files=self._snapshot(what, source, name).files)
@@ -147,16 +148,14 @@ class SimulatedWorkspaceStore:
     async def hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
         what = f"cannot hold snapshot {self.locate(key).dataset}@{name}"
         await self._enter(Operation.HOLD, key)
-        _check_tag(what, tag)
+        check_hold(what, name, tag)
         self._set_holds(key, self._snapshot(what, key, name), lambda tags: tags | {tag})
         await self._faults(Operation.HOLD, Moment.AFTER)
 
     async def release(self, key: WorkspaceKey, name: str, tag: str) -> None:
         what = f"cannot release snapshot {self.locate(key).dataset}@{name}"
         await self._enter(Operation.RELEASE, key)
-        _check_tag(what, tag)
-        if not is_snapshot_name(name):
-            raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+        check_hold(what, name, tag)
         found = self._get(key)
         for snapshot in found.snapshots if found is not None else ():
             if snapshot.name == name:
@@ -171,10 +170,7 @@ class SimulatedWorkspaceStore:
     async def snapshot(self, key: WorkspaceKey, name: str) -> Snapshot:
         dataset = self.locate(key).dataset
         await self._enter(Operation.SNAPSHOT, key)
-        if not is_snapshot_name(name):
-            raise WorkspaceError(
-                f"cannot take snapshot {dataset}@{name}: the name may hold letters, digits and _.:- only"
-            )
+        check_snapshot_name(f"cannot take snapshot {dataset}@{name}", name)
         with self._shelf.exclusive():
             found = self._get(key)
             if found is None:
@@ -251,8 +247,7 @@ class SimulatedWorkspaceStore:
 
     def _snapshot(self, what: str, key: WorkspaceKey, name: str) -> SnapshotItem:
         """Raises WorkspaceError where there is none."""
-        if not is_snapshot_name(name):
-            raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
+        check_snapshot_name(what, name)
         found = self._get(key)
         for snapshot in found.snapshots if found is not None else ():
             if snapshot.name == name:
@@ -282,13 +277,3 @@ class SimulatedWorkspaceStore:
 
 def _name(key: WorkspaceKey) -> str:
     return f"{key.user_id}_{key.session_id}"
-
-
-def _check_quota(what: str, quota_bytes: int | None) -> None:
-    if quota_bytes is not None and quota_bytes <= 0:
-        raise WorkspaceError(f"{what}: a quota of {quota_bytes} bytes is not one; give a positive number, or none")
-
-
-def _check_tag(what: str, tag: str) -> None:
-    if not is_hold_tag(tag):
-        raise WorkspaceError(f"{what}: the tag {tag!r} may hold lower-case letters, digits and - only")

@@ -11,6 +11,7 @@ from typing import TypeVar
 from medforged.adapters.blocking import BlockingCalls, CallTimedOut
 from medforged.adapters.keyed_locks import KeyedLocks
 from medforged.adapters.owned_directory import SESSION_OWNER, Owner, hand_over, untrusted_part
+from medforged.adapters.workspace_requests import check_hold, check_quota, check_snapshot_name
 from medforged.adapters.zfs.contents import holds_nothing
 from medforged.adapters.zfs.datasets import Datasets
 from medforged.adapters.zfs.layout import Layout
@@ -18,7 +19,7 @@ from medforged.adapters.zfs.mounts import Mounts
 from medforged.adapters.zfs.problems import ZfsFailure, ZfsProblem, no_such_pool
 from medforged.domain.adapters import AdapterDescription
 from medforged.domain.errors import WorkspaceError
-from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey, is_hold_tag, is_snapshot_name
+from medforged.domain.workspaces import Snapshot, Workspace, WorkspaceKey
 from medforged.ports.clock import Clock
 
 __all__ = ["ZfsWorkspaceStore"]
@@ -99,7 +100,7 @@ class ZfsWorkspaceStore:
     ) -> Workspace:
         origin, workspace = self.locate(source).dataset, self.locate(target)
         what = f"cannot restore {origin}@{name} into {workspace.dataset}"
-        _check_snapshot_name(what, name)
+        check_snapshot_name(what, name)
         return await self._provide(
             workspace, quota_bytes, what, lambda: self._datasets.clone(origin, name, workspace.dataset, quota_bytes)
         )
@@ -108,8 +109,7 @@ class ZfsWorkspaceStore:
         self, workspace: Workspace, quota_bytes: int | None, what: str, make: Callable[[], Awaitable[None]]
     ) -> Workspace:
         """Make it unless it is there, see that it is mounted, and make it its owner's."""
-        if quota_bytes is not None and quota_bytes <= 0:
-            raise WorkspaceError(f"{what}: a quota of {quota_bytes} bytes is not one; give a positive number, or none")
+        check_quota(what, quota_bytes)
         async with self._locks.hold(workspace.key.user_id):
             fresh = False
             try:
@@ -139,7 +139,7 @@ class ZfsWorkspaceStore:
     async def snapshot(self, key: WorkspaceKey, name: str) -> Snapshot:
         workspace = self.locate(key)
         what = f"cannot take snapshot {workspace.dataset}@{name}"
-        _check_snapshot_name(what, name)
+        check_snapshot_name(what, name)
         try:
             try:
                 await self._datasets.snapshot(workspace.dataset, name)
@@ -167,7 +167,7 @@ class ZfsWorkspaceStore:
     async def roll_back(self, key: WorkspaceKey, name: str) -> None:
         dataset = self.locate(key).dataset
         what = f"cannot roll {dataset} back to {name}"
-        _check_snapshot_name(what, name)
+        check_snapshot_name(what, name)
         async with self._locks.hold(key.user_id):
             try:
                 await self._patiently(lambda: self._datasets.roll_back(dataset, name))
@@ -177,17 +177,16 @@ class ZfsWorkspaceStore:
     async def hold(self, key: WorkspaceKey, name: str, tag: str) -> None:
         dataset = self.locate(key).dataset
         what = f"cannot hold snapshot {dataset}@{name}"
-        _check_hold(what, name, tag)
+        check_hold(what, name, tag)
         try:
-            await self._datasets.hold(dataset, name, tag)
+            await _unless_exists(self._datasets.hold(dataset, name, tag))
         except ZfsFailure as failure:
-            if failure.problem is not ZfsProblem.EXISTS:
-                raise _error(what, failure) from failure
+            raise _error(what, failure) from failure
 
     async def release(self, key: WorkspaceKey, name: str, tag: str) -> None:
         dataset = self.locate(key).dataset
         what = f"cannot release snapshot {dataset}@{name}"
-        _check_hold(what, name, tag)
+        check_hold(what, name, tag)
         try:
             await self._datasets.release(dataset, name, tag)
         except ZfsFailure as failure:
@@ -327,17 +326,6 @@ async def _unless_exists(creation: Awaitable[None]) -> None:
     except ZfsFailure as failure:
         if failure.problem is not ZfsProblem.EXISTS:
             raise
-
-
-def _check_snapshot_name(what: str, name: str) -> None:
-    if not is_snapshot_name(name):
-        raise WorkspaceError(f"{what}: the name may hold letters, digits and _.:- only")
-
-
-def _check_hold(what: str, name: str, tag: str) -> None:
-    _check_snapshot_name(what, name)
-    if not is_hold_tag(tag):
-        raise WorkspaceError(f"{what}: the tag {tag!r} may hold lower-case letters, digits and - only")
 
 
 def _remove_directory(path: Path) -> None:
