@@ -12,13 +12,13 @@ from pathlib import Path
 from facade.config import DEFAULT_PATH, Settings, load_settings
 from facade.hosts import Hosts
 from medforged.configuration import ConfigurationError
-from medforged.contract.doctor import Examination, Kind, failed, fine, skipped, warning
+from medforged.contract.doctor import Examination, Kind, Verdict, failed, fine, skipped, warning
 
 __all__ = ["examine"]
 
 _CADDY_SETTINGS = Path("/etc/medforge/caddy.env")
 _SECONDS = 10.0
-# A slug that nobody can have: the wildcard's name and certificate are looked at, nobody's session.
+# A slug that chance gives to nobody: the wildcard's name and certificate are looked at, nobody's session.
 _NOBODY = "aaaaaaaa"
 _START = "`systemctl start medforge-facade`; see `journalctl -u medforge-facade`"
 _CADDY = "`systemctl start medforge-caddy`; see `journalctl -u medforge-caddy` and `docker logs medforge-caddy`"
@@ -32,7 +32,7 @@ async def examine() -> list[Examination]:
     names = (hosts.site, hosts.api, f"s-{_NOBODY}.{hosts.site}")
     resolved = [await _name(name) for name in names]
     found += resolved
-    if any(examination.remedy for examination in resolved):
+    if any(examination.verdict is Verdict.FAILED for examination in resolved):
         return [*found, skipped(Kind.SITE, "certificates", "names have to resolve first")]
     for name, path, wanted in (
         (names[0], "/", {200}),

@@ -28,14 +28,7 @@ def take(database: Path, folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     schema = _NONE
     if database.exists():
-        copy = folder / database.name
-        copy.unlink(missing_ok=True)
-        with _opened(database) as source, _opened(copy) as kept:
-            source.backup(kept)
-            fault = kept.execute("PRAGMA integrity_check").fetchone()[0]
-        if fault != "ok":
-            raise Failure(f"the copy of {database} is not sound ({fault}); restore a backup first", 1)
-        copy.chmod(0o600)
+        _copy(database, folder / database.name)
         schema = _schema(database)
     marker.write_text(f"{schema}\n")
 
@@ -48,20 +41,32 @@ def put_back(database: Path, folder: Path) -> None:
     before = marker.read_text().strip()
     if _schema(database) == before:
         return
-    for part in (database, Path(f"{database}-wal"), Path(f"{database}-shm")):
-        if part.exists():
-            # Kept: it has what happened under the release that is gone back from.
-            part.replace(folder / f"{part.name}.later")
-    if before != _NONE:
-        part = database.with_name(f"{database.name}.part")
-        with _opened(folder / database.name) as kept, _opened(part) as into:
-            kept.backup(into)
-        part.chmod(0o600)
-        part.replace(database)
+    # Kept: it has what happened under the release that is gone back from. Reading it as its only reader also ends its
+    # log, of which nothing may be left beside another database.
+    _copy(database, folder / f"{database.name}.later")
+    if before == _NONE:
+        database.unlink()
+        return
+    # In one step: a program that starts in between, after a power cut, finds one of the two and never none.
+    part = database.with_name(f"{database.name}.part")
+    _copy(folder / database.name, part)
+    part.replace(database)
+
+
+def _copy(database: Path, target: Path) -> None:
+    """A sound copy, for its owner alone. Raises Failure."""
+    target.unlink(missing_ok=True)
+    target.touch(mode=0o600)
+    with _opened(database) as source, _opened(target) as kept:
+        source.backup(kept)
+        fault = kept.execute("PRAGMA integrity_check").fetchone()[0]
+    if fault != "ok":
+        raise Failure(f"the copy of {database} is not sound ({fault}); restore a backup first", 1)
 
 
 def _opened(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    return contextlib.closing(sqlite3.connect(path))
+    """One that is there: SQLite would make an empty one in the place of one that is missing, without a word."""
+    return contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True))
 
 
 def _schema(database: Path) -> str:

@@ -66,8 +66,8 @@ def _install(options: argparse.Namespace) -> None:
         for path in written:
             path.unlink()
         raise
-    if before is None or not _serving():
-        _first(release, before, build_images=not options.no_images and not options.packaged)
+    if before is None or (before == release and not _serving()):
+        _first(release, build_images=not options.no_images and not options.packaged)
     elif before == release:
         _again(release)
     else:
@@ -81,10 +81,19 @@ def _serving() -> bool:
     return succeeds(["systemctl", "is-active", "--quiet", places.DAEMON])
 
 
-def _first(release: Release, before: Release | None, *, build_images: bool) -> None:
-    """Start on a host where nothing of MedForge runs."""
+def _first(release: Release, *, build_images: bool) -> None:
+    """Start on a host where nothing of MedForge runs. Databases that a removal has left are copied all the same."""
+    try:
+        _copy_before_start(release, _copies(release.name))
+        _start(release, build_images=build_images)
+    finally:
+        _forget_drop_ins()
+
+
+def _start(release: Release, *, build_images: bool) -> None:
     releases.put_in_place(release)
     system.place(release)
+    run(["systemctl", "daemon-reload"])
     run(["systemctl", "start", "docker.service"])
     if build_images:
         say("building the container images (minutes, the first time)")
@@ -96,7 +105,7 @@ def _first(release: Release, before: Release | None, *, build_images: bool) -> N
     run(["systemctl", "restart", *places.SOCKETS])
     run(["systemctl", "start", "--no-block", places.TARGET])
     found = wellness.await_well(release, None)
-    releases.forget_others({release, before or release})
+    releases.forget_others({release})
     say(f"MedForge {release.version} runs")
     for name, text in found.failing.items():
         say(f"  not yet well: {name}: {text}")
@@ -128,17 +137,15 @@ def _upgrade(release: Release, before: Release) -> None:
     """Replace the release that serves. Raises Failure when the new one was not well."""
     say(f"upgrading {before.name} to {release.name}; sessions go on")
     was = wellness.look(before)
-    copies = _copies(before)
+    copies = _copies(before.name)
     try:
-        _drop_in(places.DAEMON, f"+{_command(release, 'take')} {copies.daemon} {copies.daemon_folder}")
-        if copies.facade is not None:
-            _drop_in(places.FACADE, f"{_command(release, 'take')} {copies.facade} {copies.facade_folder}")
-        else:
+        _copy_before_start(release, copies)
+        if copies.facade is None:
             _copy_accounts(before, copies.facade_folder)
         _switch(release)
         wellness.await_well(release, was if was.serves else None)
-    except (Failure, KeyboardInterrupt, SystemExit) as error:
-        say(f"going back to {before.name}: {error}")
+    except (Failure, OSError, KeyboardInterrupt, SystemExit) as error:
+        say(f"going back to {before.name}: {error or 'interrupted'}")
         _go_back(release, before, was, copies)
         raise Failure(
             f"release {release.name} was not well, {before.name} serves again: {error}\n"
@@ -181,8 +188,16 @@ def _go_back(release: Release, before: Release, was: wellness.Wellness, copies: 
     releases.forget_others({before})
 
 
-def _copies(before: Release) -> _Copies:
-    stamp = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-before-{before.name}"
+def _copy_before_start(release: Release, copies: _Copies) -> None:
+    """Let systemd copy each database that there is, between the end of one program and the start of the next."""
+    if copies.daemon.exists():
+        _drop_in(places.DAEMON, f"+{_command(release, 'take')} {copies.daemon} {copies.daemon_folder}")
+    if copies.facade is not None and copies.facade.exists():
+        _drop_in(places.FACADE, f"{_command(release, 'take')} {copies.facade} {copies.facade_folder}")
+
+
+def _copies(name: str) -> _Copies:
+    stamp = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-before-{name}"
     daemon = settings.read("medforged.toml").get("daemon", {}).get("state_directory", str(places.DAEMON_STATE))
     default = f"sqlite+aiosqlite:///{places.FACADE_STATE}/facade.db"
     url = settings.read("facade.toml").get("database", {}).get("url", default)

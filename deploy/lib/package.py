@@ -45,7 +45,9 @@ def _build(output: Path, wheels: Path | None) -> Path:
         tree = Path(scratch) / "tree"
         share = tree / "usr" / "share"
         say("gathering the source tree")
-        _source(share / "medforge" / "source")
+        source = share / "medforge" / "source"
+        source.mkdir(parents=True)
+        releases.copy_source(ROOT, source)
         if wheels is None:
             _fetch_wheels(share / "medforge" / "wheels")
         else:
@@ -60,16 +62,6 @@ def _build(output: Path, wheels: Path | None) -> Path:
         run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, part])
         part.replace(target)
     return target
-
-
-def _source(target: Path) -> None:
-    target.mkdir(parents=True)
-    for name in releases.CONTENT:
-        path = ROOT / name
-        if path.is_dir():
-            shutil.copytree(path, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-        else:
-            shutil.copyfile(path, target / name)
 
 
 def _fetch_wheels(target: Path) -> None:

@@ -67,9 +67,9 @@ def make(source: Path, wheels: Path | None) -> Release:
     shutil.rmtree(release.home, ignore_errors=True)
     release.home.mkdir(parents=True, mode=0o755)
     try:
-        _copy(source, release.home)
+        copy_source(source, release.home)
         _environment(release.home, wheels, native_zfs)
-    except BaseException:
+    except BaseException:  # whatever ends it, half a release is none
         shutil.rmtree(release.home, ignore_errors=True)
         raise
     (release.home / _COMPLETE).touch()
@@ -113,20 +113,8 @@ def version_of(source: Path) -> str:
     return found.group(1)
 
 
-def _digest(source: Path, native_zfs: bool) -> str:
-    """Of everything a release is made from, so that the same again is nothing to do."""
-    key = hashlib.sha256(f"{os.path.realpath(_PYTHON)} {native_zfs}\n".encode())
-    for top in CONTENT:
-        path = source / top
-        files = [path] if path.is_file() else sorted(path.rglob("*"))
-        for file in files:
-            if file.is_file() and "__pycache__" not in file.parts and not file.name.endswith(".pyc"):
-                key.update(f"{file.relative_to(source)} {file.stat().st_mode & 0o111:o}\n".encode())
-                key.update(hashlib.sha256(file.read_bytes()).digest())
-    return key.hexdigest()[:8]
-
-
-def _copy(source: Path, home: Path) -> None:
+def copy_source(source: Path, home: Path) -> None:
+    """Copy what a release has of a source tree. Raises Failure for an incomplete one."""
     for top in CONTENT:
         path = source / top
         if path.is_dir():
@@ -138,6 +126,19 @@ def _copy(source: Path, home: Path) -> None:
     # Whatever the modes of a checkout are: root writes, everybody reads.
     for path in home.rglob("*"):
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+def _digest(source: Path, native_zfs: bool) -> str:
+    """Of everything a release is made from, so that the same again is nothing to do."""
+    key = hashlib.sha256(f"{os.path.realpath(_PYTHON)} {native_zfs}\n".encode())
+    for top in CONTENT:
+        path = source / top
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts and not file.name.endswith(".pyc"):
+                key.update(f"{file.relative_to(source)} {file.stat().st_mode & 0o111:o}\n".encode())
+                key.update(hashlib.sha256(file.read_bytes()).digest())
+    return key.hexdigest()[:8]
 
 
 def _environment(home: Path, wheels: Path | None, native_zfs: bool) -> None:

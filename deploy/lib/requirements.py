@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
+import hostparts
 import packages
 from common import say, succeeds
 
@@ -12,12 +12,8 @@ from common import say, succeeds
 def install(*, from_wheels: bool) -> None:
     """Install the packages that are missing. Raises Failure."""
     wanted = {
-        "docker.io": shutil.which("dockerd") is not None,
-        "docker-cli": shutil.which("docker") is not None or not packages.available("docker-cli"),
-        "tini": shutil.which("tini") is not None or shutil.which("docker-init") is not None,
-        "iptables": shutil.which("iptables") is not None,
+        **hostparts.engine_packages(),
         "kmod": shutil.which("modprobe") is not None,
-        "ca-certificates": Path("/etc/ssl/certs/ca-certificates.crt").exists(),
         "python3-venv": succeeds(["/usr/bin/python3", "-c", "import ensurepip, venv"]),
     }
     if not from_wheels:

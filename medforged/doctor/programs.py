@@ -47,8 +47,7 @@ def _account(settings: Settings) -> Examination:
         return failed(
             Kind.PERMISSIONS, subject, f"{user} is root: the facade would be", "name another daemon.facade_user"
         )
-    docker = [entry.gr_name for entry in grp.getgrall() if entry.gr_name == "docker" and user in entry.gr_mem]
-    if docker:
+    if any(entry.gr_name == "docker" and user in entry.gr_mem for entry in grp.getgrall()):
         remedy = f"`gpasswd --delete {user} docker`, then restart medforge-facade"
         return failed(Kind.PERMISSIONS, subject, f"{user} is in the group docker, which is as good as root", remedy)
     operators = sorted(set(members.gr_mem) - {user})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import signal
@@ -154,9 +155,7 @@ def _qemu_version() -> int:
 def _install_qemu() -> None:
     """From the distribution, or from its backports where that has an old one; this host's sources stay as they are."""
     wanted = ["qemu-system-x86", "qemu-utils"]
-    codename = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line).get(
-        "VERSION_CODENAME", ""
-    )
+    codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     if codename != "bookworm":
         packages.install(dict.fromkeys(wanted, False))
         return

@@ -182,7 +182,7 @@ def start(luggage: Path) -> Machine:
     try:
         machine.until_answering()
         say(f"the virtual host is {machine.until_booted()}")
-    except BaseException:
+    except BaseException:  # whatever ended it, no machine is left behind
         kept = Path("/var/log/medforge-hostlab-console.log")
         if machine.console.exists():
             shutil.copyfile(machine.console, kept)

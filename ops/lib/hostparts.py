@@ -22,8 +22,9 @@ def has_systemd() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def install_packages() -> None:
-    wanted = {
+def engine_packages() -> dict[str, bool]:
+    """What sessions' containers need of the distribution, and whether it is there."""
+    return {
         "docker.io": shutil.which("dockerd") is not None,
         # A package of its own since Debian 13, where docker.io only recommends it.
         "docker-cli": shutil.which("docker") is not None or not packages.available("docker-cli"),
@@ -31,8 +32,11 @@ def install_packages() -> None:
         "tini": shutil.which("tini") is not None or shutil.which("docker-init") is not None,
         "iptables": shutil.which("iptables") is not None,
         "ca-certificates": Path("/etc/ssl/certs/ca-certificates.crt").exists(),
-        **packages.python_packages(),
     }
+
+
+def install_packages() -> None:
+    wanted = {**engine_packages(), **packages.python_packages()}
     if not _zfs_works() and shutil.which("zfs-fuse") is None:
         if Path("/dev/zfs").exists() or _module_offered("zfs"):
             wanted["zfsutils-linux"] = shutil.which("zfs") is not None

@@ -46,7 +46,7 @@ def main() -> None:
 
 def _run(lanes: list[str], arguments: list[str]) -> int:
     root = os.geteuid() == 0
-    deadline = time.time() + 60 * float(os.environ.get(BUDGET_VARIABLE, BUDGET_MINUTES))
+    deadline = time.time() + 60 * _budget()
     for lane in ("host", "browser", "hostlab"):
         if lane in lanes and not root:
             say(f"lane {lane} skipped: it needs root")
@@ -90,6 +90,15 @@ def _run(lanes: list[str], arguments: list[str]) -> int:
             os.killpg(images.pid, signal.SIGTERM)
             images.wait()
         hostparts.release_host(ledger, quiet=True)
+
+
+def _budget() -> float:
+    """Minutes. Raises Failure."""
+    given = os.environ.get(BUDGET_VARIABLE, str(BUDGET_MINUTES))
+    try:
+        return float(given)
+    except ValueError as error:
+        raise Failure(f"{BUDGET_VARIABLE}={given!r}: use a number of minutes", 78) from error
 
 
 def _install(*, real: bool, browser: bool, database: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.nvml.script import ScriptedGpu, scripted_gpu
-from tests.hostlab.host import CURRENT, GPUS, PASSWORD, POOL, PYTHON, SOURCE, WHEELS, Host
+from tests.hostlab.host import GPUS, PASSWORD, POOL, PYTHON, SOURCE, WHEELS, Host
 
 INSTALL = f"{SOURCE}/deploy/install --no-packages --no-images --wheels {WHEELS}"
 NVML_SCRIPT = "/opt/lab/gpus.txt"
@@ -104,7 +104,7 @@ def installed(prepared: Host) -> Installed:
         f"sed -i 's|^\\[containers\\]|[containers]\\n{limits}|' /etc/medforge/medforged.toml"
     )
     host.run("sed -i 's|^#quota_bytes.*|quota_bytes = 67108864|' /etc/medforge/medforged.toml")
-    host.run("medforged --check 2>/dev/null || " + CURRENT + "/bin/medforged --check")
+    host.run("medforged --check")
     host.run("systemctl restart medforged && systemctl start medforge-caddy")
     host.until_well()
     return Installed(host, told.stdout)

@@ -161,7 +161,7 @@ class Host:
             seen = self.session(session, cookie)
             return seen if seen["status"] in ("stopped", "error") else None
 
-        return self.until(f"the end of session {session['slug']}", ended)  # type: ignore[return-value]
+        return self.until(f"the end of session {session['slug']}", ended)
 
     def inside(self, session: dict[str, Any], command: str) -> Answer:
         """A shell command in the session's container, as the session's user."""

@@ -61,7 +61,7 @@ def test_the_daemons_mounts_are_the_hosts_and_docker_sees_them(host: Host, sessi
 
 def test_the_daemon_has_the_rights_that_its_unit_lists_and_no_others(host: Host) -> None:
     status = host.run(f"cat /proc/{host.pid('medforged.service')}/status")
-    bounding = int(re.search(r"CapBnd:\s+(\w+)", status)[1], 16)  # type: ignore[index]
+    bounding = int(re.search(r"CapBnd:\s+(\w+)", status)[1], 16)
     assert not bounding & (1 << 16), "CAP_SYS_MODULE"
     assert not bounding & (1 << 22), "CAP_SYS_BOOT"
     assert bounding & (1 << 21), "CAP_SYS_ADMIN"

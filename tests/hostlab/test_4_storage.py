@@ -63,7 +63,7 @@ def test_stopping_takes_a_snapshot_from_which_files_come_back(host: Host, alice:
         host.run(f"zfs destroy {restored}")
 
 
-def test_the_journal_names_the_snapshot_and_nothing_is_left_mounted(host: Host, alice: str) -> None:
+def test_a_stop_is_told_once_and_leaves_no_container(host: Host, alice: str) -> None:
     session = host.start_session(alice)
     host.stop_session(session, alice)
     (stop,) = host.journal("EVENT=session.stop", f"SLUG={session['slug']}")

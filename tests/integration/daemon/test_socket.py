@@ -72,6 +72,24 @@ async def ended(client: DaemonClient, session_id: UUID) -> SessionStatus:
                 return session.status
 
 
+async def test_a_caller_that_left_before_it_was_heard_is_no_defect(daemon: DaemonProcess) -> None:
+    """As after a restart that took longer than a caller's patience: what waited in the socket has ended."""
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    try:
+        for _ in range(20):
+            _, writer = await asyncio.open_unix_connection(str(daemon.socket))
+            # A body that never comes, and an answer that nobody reads.
+            writer.write(post("daemon.health", b"{}").removesuffix(b"{}"))
+            await writer.drain()
+            writer.transport.abort()
+    finally:
+        os.kill(daemon.process.pid, signal.SIGCONT)
+    # Whoever comes after them is answered after them.
+    async with DaemonClient(daemon.socket) as client:
+        await client.call(daemon_health, GetStatus())
+    assert "rpc.internal_error" not in daemon.log.read_text()
+
+
 async def test_a_session_from_create_to_stop(daemon: DaemonProcess) -> None:
     async with DaemonClient(daemon.socket) as client:
         user = uuid4()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -87,6 +89,32 @@ def test_a_first_start_has_nothing_to_copy_and_nothing_is_put_back(tmp_path: Pat
     # It was not there before; what has been made is kept aside.
     assert not database.exists()
     assert (folder / "new.db.later").exists()
+
+
+def test_a_copy_that_is_gone_or_damaged_replaces_nothing(database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    program("databases.py", "take", database, folder)
+    write(database, "UPDATE alembic_version SET version_num = '0003'", "INSERT INTO people VALUES ('eve')")
+    (folder / "records.db").write_bytes(b"no database at all, for certain" * 200)
+    assert program("databases.py", "put-back", database, folder).returncode == 1
+    assert rows(database) == ["ada", "eve"]
+    (folder / "records.db").unlink()
+    done = program("databases.py", "put-back", database, folder)
+    assert (done.returncode, "cannot copy the database" in done.stderr) == (1, True)
+    assert rows(database) == ["ada", "eve"]
+
+
+def test_nothing_of_the_later_releases_log_is_left_beside_the_copy(database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    program("databases.py", "take", database, folder)
+    # As a program that was killed leaves it: what it wrote last is in its log alone.
+    writer = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(\"UPDATE alembic_version SET version_num = '9'\"); c.execute(\"INSERT INTO people VALUES ('eve')\"); c.commit(); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", writer, database], check=False).returncode == 9
+    assert Path(f"{database}-wal").stat().st_size > 0
+    assert program("databases.py", "put-back", database, folder).returncode == 0
+    assert not Path(f"{database}-wal").exists()
+    assert rows(database) == ["ada"]
+    assert rows(folder / "records.db.later") == ["ada", "eve"]
 
 
 def test_a_damaged_database_stops_the_upgrade(database: Path, tmp_path: Path) -> None:
