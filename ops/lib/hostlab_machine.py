@@ -19,6 +19,7 @@ from pathlib import Path
 
 import hostlab_disk
 from common import Failure, run, say, succeeds
+from processes import start_time
 
 # One at a time on a host: it takes all cores.
 HOME = Path(os.environ.get("MEDFORGE_HOSTLAB_HOME", "/var/tmp/medforge-hostlab"))
@@ -40,9 +41,11 @@ class Answer:
 class Machine:
     """A virtual host. Its folder has everything it is made of; a machine that runs can be found again by it."""
 
-    def __init__(self, home: Path, pid: int, port: int) -> None:
+    def __init__(self, home: Path, pid: int, started: int, port: int) -> None:
         self.home = home
         self.pid = pid
+        # With the pid, tells the process from a later one of the same number.
+        self._started = started
         self.port = port
 
     def ask(self, command: str, *, seconds: float = 300, stdin: bytes | None = None) -> Answer:
@@ -103,10 +106,7 @@ class Machine:
         return self.home / "console.log"
 
     def alive(self) -> bool:
-        try:
-            return "qemu" in Path(f"/proc/{self.pid}/comm").read_text()
-        except OSError:
-            return False
+        return start_time(self.pid) == self._started
 
     def stop(self) -> None:
         """Take it down and forget its disks. Whatever it was doing is lost."""
@@ -154,7 +154,7 @@ def running() -> Machine | None:
         noted = json.loads((HOME / "machine.json").read_text())
     except (OSError, ValueError):
         return None
-    machine = Machine(HOME, noted["pid"], noted["port"])
+    machine = Machine(HOME, noted["pid"], noted["started"], noted["port"])
     return machine if machine.alive() else None
 
 
@@ -177,8 +177,11 @@ def start(luggage: Path) -> Machine:
         process = subprocess.Popen(
             _qemu(parts, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    (HOME / "machine.json").write_text(json.dumps({"pid": process.pid, "port": port}))
-    machine = Machine(HOME, process.pid, port)
+    started = start_time(process.pid)
+    if started is None:
+        raise Failure(f"QEMU ended at once: {(HOME / 'qemu.log').read_text(errors='replace').strip()}")
+    (HOME / "machine.json").write_text(json.dumps({"pid": process.pid, "started": started, "port": port}))
+    machine = Machine(HOME, process.pid, started, port)
     try:
         machine.until_answering()
         say(f"the virtual host is {machine.until_booted()}")
