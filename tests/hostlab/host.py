@@ -158,7 +158,10 @@ class Host:
 
     def until_ended(self, session: dict[str, Any], cookie: str) -> dict[str, Any]:
         def ended() -> dict[str, Any] | None:
-            seen = self.session(session, cookie)
+            reply = self.get("api", f"/api/v1/sessions/{session['id']}", cookie)
+            if reply.status != 200:  # Docker is restarted, and Caddy with it
+                return None
+            seen: dict[str, Any] = reply.data["session"]
             return seen if seen["status"] in ("stopped", "error") else None
 
         return self.until(f"the end of session {session['slug']}", ended)
