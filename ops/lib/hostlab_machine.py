@@ -173,15 +173,12 @@ def start(luggage: Path) -> Machine:
         file.truncate(_POOL_BYTES)
     port = _free_port()
     say("booting the virtual host")
-    with (HOME / "qemu.log").open("wb") as log:
-        process = subprocess.Popen(
-            _qemu(parts, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    started = start_time(process.pid)
+    pid = _spawn(_qemu(parts, port), HOME / "qemu.log")
+    started = start_time(pid)
     if started is None:
         raise Failure(f"QEMU ended at once: {(HOME / 'qemu.log').read_text(errors='replace').strip()}")
-    (HOME / "machine.json").write_text(json.dumps({"pid": process.pid, "started": started, "port": port}))
-    machine = Machine(HOME, process.pid, started, port)
+    (HOME / "machine.json").write_text(json.dumps({"pid": pid, "started": started, "port": port}))
+    machine = Machine(HOME, pid, started, port)
     try:
         machine.until_answering()
         say(f"the virtual host is {machine.until_booted()}")
@@ -214,6 +211,21 @@ def _qemu(parts: hostlab_disk.System, port: int) -> list[str]:
         argv += ["-drive", f"id={serial},file={path},if=none,format={kind},cache=unsafe,readonly={read_only}"]
         argv += ["-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
     return argv
+
+
+def _spawn(argv: list[str], log: Path) -> int:
+    """The pid of a program that outlives this one where it is told to; subprocess warns of what nobody waits for."""
+    return os.posix_spawnp(
+        argv[0],
+        argv,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
 
 
 def _free_port() -> int:

@@ -8,9 +8,10 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 from uuid import UUID
 
@@ -30,6 +31,10 @@ __all__ = ["RealTestbed"]
 _FAMILIES = ("iptables-legacy", "ip6tables-legacy")
 _FORMER = "former"
 _SPARE = "nobodys2"
+# What the engine may take from a port to the running container; those of the tests take a fraction of a second.
+_START_SECONDS = 10.0
+_PAUSE_SECONDS = 0.05
+_Listed: TypeAlias = tuple[str, str, UUID | None, bool, int | None]
 
 
 class RealTestbed:
@@ -49,10 +54,8 @@ class RealTestbed:
         self._ports: dict[int, int | None] = {}
 
     def look(self) -> World:
-        listed = list(self._containers())
-        ports = self._bridge_ports()
+        listed, ports, owned = self._look_at_ports()
         rules, chains = self._rules()
-        owned = {port for *_, port in listed}
         return World(
             records=read_records(self.directory),
             devices=read_devices(self.directory, gpu_processes(self.directory)),
@@ -64,6 +67,21 @@ class RealTestbed:
             rules=rules,
             strays=(*chains, *(name for port, (name, _) in ports.items() if port not in owned)),
         )
+
+    def _look_at_ports(self) -> tuple[list[_Listed], dict[int, tuple[str, bool]], set[int | None]]:
+        """The containers, the bridge's ports, and which of those the containers explain.
+
+        The engine makes a port before the container runs, and starts it to the end although the daemon that asked has been
+        killed: a port is looked at again until such a start has come to its end.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            listed = list(self._containers())
+            ports = self._bridge_ports()
+            owned = {port for *_, port in listed}
+            if ports.keys() <= owned or time.monotonic() > deadline:
+                return listed, ports, owned
+            time.sleep(_PAUSE_SECONDS)
 
     def describe(self) -> str:
         parts = [
@@ -125,7 +143,7 @@ class RealTestbed:
         filters = quote(json.dumps({"label": [f"{INSTANCE}={self._instance}"]}))
         return f"/containers/json?all=1&filters={filters}"
 
-    def _containers(self) -> Iterator[tuple[str, str, UUID | None, bool, int | None]]:
+    def _containers(self) -> Iterator[_Listed]:
         """Name, id, session, whether it runs, and the number of its port on the bridge."""
         for found in self._engine.ask("GET", self._listing()):
             running = found["State"] == "running"
