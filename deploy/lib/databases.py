@@ -3,14 +3,18 @@
 A copy is taken between the end of the old program and the start of the new one; it is put back between the end of the
 new one and the start of the old one, if the schema has been changed meanwhile. Run by systemd before the program, by a
 drop-in that exists only during an upgrade: at that moment nobody else writes, and callers wait at the sockets. The
-daemon's is handled by root, the facade's by the facade, so that root never parses what the facade has written.
+daemon's is handled by root, the facade's by the facade, so that root neither parses what the facade has written nor
+removes anything in a folder where the facade may have put a link.
 
     databases.py take|put-back DATABASE FOLDER
+    databases.py make-room FOLDER
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -18,6 +22,9 @@ from pathlib import Path
 from common import Failure, fail
 
 _NONE = "none"
+_KEPT = 5
+# `<time in UTC>-before-<release>`: in the order of their names.
+_NAME = re.compile(r"\d{8}T\d{6}Z-before-.+")
 
 
 def take(database: Path, folder: Path) -> None:
@@ -25,12 +32,21 @@ def take(database: Path, folder: Path) -> None:
     marker = folder / "schema"
     if marker.exists():
         return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_room(folder)
     schema = _NONE
     if database.exists():
         _copy(database, folder / database.name)
         schema = _schema(database)
     marker.write_text(f"{schema}\n")
+
+
+def make_room(folder: Path) -> None:
+    """Make the folder of an upgrade, and forget the oldest of those beside it: with it, five are kept."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    others = sorted(path for path in folder.parent.iterdir() if path != folder and _NAME.fullmatch(path.name))
+    for old in others[: -(_KEPT - 1)]:
+        # What cannot be removed is no reason not to start.
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def put_back(database: Path, folder: Path) -> None:
@@ -84,8 +100,10 @@ def main() -> None:
             take(Path(database), Path(folder))
         case ["put-back", database, folder]:
             put_back(Path(database), Path(folder))
+        case ["make-room", folder]:
+            make_room(Path(folder))
         case _:
-            raise Failure("use databases.py take|put-back DATABASE FOLDER", 2)
+            raise Failure("use databases.py take|put-back DATABASE FOLDER, or make-room FOLDER", 2)
 
 
 if __name__ == "__main__":

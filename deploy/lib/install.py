@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import shlex
 import signal
 import sys
 import time
@@ -22,7 +22,6 @@ from releases import Release
 
 # Files, so that they are gone after a reboot, whatever ended the installation.
 _DROP_INS = Path("/run/systemd/system")
-_KEPT_BACKUPS = 5
 
 
 def main() -> None:
@@ -141,7 +140,7 @@ def _upgrade(release: Release, before: Release) -> None:
     try:
         _copy_before_start(release, copies)
         if copies.facade is None:
-            _copy_accounts(before, copies.facade_folder)
+            _copy_accounts(release, before, copies.facade_folder)
         _switch(release)
         wellness.await_well(release, was if was.serves else None)
     except (Failure, OSError, KeyboardInterrupt, SystemExit) as error:
@@ -157,7 +156,6 @@ def _upgrade(release: Release, before: Release) -> None:
     run(["systemctl", "enable", "--quiet", *places.ENABLED])
     _renew_caddy()
     releases.forget_others({release, before})
-    _forget_old_copies(copies)
     say(f"MedForge {release.version} runs")
     say(f"  the databases as they were before: {copies.daemon_folder}, {copies.facade_folder}")
 
@@ -210,10 +208,10 @@ def _copies(name: str) -> _Copies:
     )
 
 
-def _copy_accounts(before: Release, folder: Path) -> None:
+def _copy_accounts(release: Release, before: Release, folder: Path) -> None:
     """Accounts in a database server: a backup while they are in use, which is restored by hand (how-to/back-up.md)."""
     as_facade = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--uid={places.FACADE_USER}"]
-    run([*as_facade, "mkdir", "-p", "-m", "0700", folder])
+    run([*as_facade, *shlex.split(_command(release, "make-room")), folder])
     run([*as_facade, before.program("medforge-facade"), "backup", folder / "accounts.backup"])
 
 
@@ -241,12 +239,6 @@ def _renew_caddy() -> None:
     """Start it where it does not run. One that runs goes on as it is: to replace it would drop every open websocket."""
     if not succeeds(["systemctl", "is-active", "--quiet", places.CADDY]):
         run(["systemctl", "start", "--no-block", places.CADDY])
-
-
-def _forget_old_copies(copies: _Copies) -> None:
-    for folder in (copies.daemon_folder.parent, copies.facade_folder.parent):
-        for old in sorted(folder.iterdir() if folder.is_dir() else [])[:-_KEPT_BACKUPS]:
-            shutil.rmtree(old)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ ENVIRONMENT = {
 }
 
 
-def program(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run one of the modules that are programs."""
-    return _run([sys.executable, LIBRARY / name, *arguments])
+def program(name: str, *arguments: str | Path, become: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run one of the modules that are programs; `become`: what it is started by, to be somebody else."""
+    return _run([*become, sys.executable, LIBRARY / name, *arguments])
 
 
 def inside(code: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -123,6 +125,44 @@ def test_a_damaged_database_stops_the_upgrade(database: Path, tmp_path: Path) ->
     assert done.returncode == 1
     assert done.stderr.startswith("cannot go on: cannot copy the database")
     assert not (tmp_path / "copies" / "schema").exists()
+
+
+def test_the_oldest_copies_make_room_and_nothing_else_does(database: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "upgrades"
+    names = [f"2026010{day}T120000Z-before-1.0-abcdef12" for day in range(1, 8)]
+    for name in (*names, "notes", "20260101"):
+        (copies / name).mkdir(parents=True)
+    # The host's clock has been set back: the copy that is being made is not the newest by its name.
+    folder = copies / "20251231T120000Z-before-1.1-abcdef12"
+    assert program("databases.py", "take", database, folder).returncode == 0
+    assert {path.name for path in copies.iterdir()} == {folder.name, "notes", "20260101", *names[-4:]}
+    assert program("databases.py", "make-room", copies / "20260201T000000Z-before-1.2-abcdef12").returncode == 0
+    kept = {path.name for path in copies.iterdir() if "before" in path.name}
+    assert kept == {"20260201T000000Z-before-1.2-abcdef12", *names[-4:]}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+@pytest.mark.parametrize("there_already", [False, True])
+def test_a_link_where_a_programs_copies_are_removes_nothing_of_roots(tmp_path: Path, there_already: bool) -> None:
+    """The facade, taken over, leads the copies elsewhere; what it cannot remove itself, an upgrade does not for it."""
+    setpriv = shutil.which("setpriv")
+    assert setpriv, "setpriv (util-linux) is needed to become another user"
+    # Finds its way into the checkout and the test's folder, whose modes are none of its business, and writes nowhere.
+    nobody = (setpriv, "--reuid=65534", "--regid=65534", "--clear-groups")
+    nobody += ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    name = "20260201T000000Z-before-1.1-abcdef12"
+    theirs = {f"2026010{day}T120000Z-before-1.0-abcdef12" for day in range(1, 8)} | ({name} if there_already else set())
+    roots, own = tmp_path / "roots", tmp_path / "own"
+    for folder in (*(roots / each for each in theirs), own):
+        folder.mkdir(parents=True)
+    own.chmod(0o777)
+    (own / "upgrades").symlink_to(roots)
+    done = program("databases.py", "make-room", own / "upgrades" / name, become=nobody)
+    assert (done.returncode, "Permission denied" in done.stderr) == ((0, False) if there_already else (1, True))
+    assert {path.name for path in roots.iterdir()} == theirs
+    # The control: root, led there, would have removed them.
+    assert program("databases.py", "make-room", own / "upgrades" / name).returncode == 0
+    assert len(list(roots.iterdir())) == 5
 
 
 def test_wrong_use_is_told(tmp_path: Path) -> None:
