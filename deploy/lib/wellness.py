@@ -19,6 +19,7 @@ _PATIENCE_SECONDS = 180
 # How long it has to stay so: a program that ends again and again is not well in between.
 _STEADY_SECONDS = 5
 _PAUSE_SECONDS = 0.5
+_LINE = 500
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,12 @@ def look(release: Release) -> Wellness:
 
 
 def await_well(release: Release, before: Wellness | None) -> Wellness:
-    """Wait until the release serves and nothing is worse than before it. Raises Failure with what is wrong.
+    """Wait until the release serves and nothing is worse than before it. Raises Failure with what is wrong, and what the
+    programs said last.
 
     Without a before, at a first installation, what the host lacks is for the operator to see and no failure.
     """
+    since = int(time.time())
     deadline = time.monotonic() + _PATIENCE_SECONDS
     steady_since: tuple[float, str] | None = None
     while True:
@@ -70,9 +73,8 @@ def await_well(release: Release, before: Wellness | None) -> Wellness:
         elif now - steady_since[0] >= _STEADY_SECONDS:
             return found
         if now > deadline:
-            raise Failure(
-                problem or "its programs end again and again; see `journalctl -u medforged -u medforge-facade`"
-            )
+            told = problem or "its programs end again and again; see `journalctl -u medforged -u medforge-facade`"
+            raise Failure(told + _last_words(since))
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -88,6 +90,22 @@ def _problem(release: Release, before: Wellness | None, found: Wellness) -> str:
     ):
         return "; ".join(f"{name} is not well: {text}" for name, text in worse.items())
     return ""
+
+
+def _last_words(since: int) -> str:
+    """The latest line of each program in the journal, where it has said anything since then (seconds of the epoch)."""
+    lines = []
+    for unit in (places.DAEMON, places.FACADE):
+        # By the unit's own processes: systemd's lines about it say only that it has ended.
+        said = run(
+            ["journalctl", "--quiet", "--output=cat", "--lines=1", f"--since=@{since}", f"_SYSTEMD_UNIT={unit}"],
+            check=False,
+        ).strip()
+        if said:
+            # Whatever it is, it does nothing to a terminal.
+            line = "".join(character if character.isprintable() else " " for character in said[:_LINE])
+            lines.append(f"\n  {unit} said last: {line}")
+    return "".join(lines)
 
 
 def _starts() -> str:

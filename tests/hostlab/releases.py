@@ -20,7 +20,7 @@ def downgrade() -> None:
 
 
 # In the place of its serving: the schema is brought up to date, and the program ends.
-ENDS = r"    import asyncio as lab\n    lab.run(prepare(settings))\n    raise SystemExit(70)"
+ENDS = r'    import asyncio as lab\n    lab.run(prepare(settings))\n    raise SystemExit("this release cannot serve")'
 # Where each program has its migrations, what their files begin with, and the last revision of this release.
 MIGRATIONS = (
     ("medforged/adapters/sqlite/migrations/versions", "m", "0002"),
