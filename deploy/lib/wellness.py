@@ -53,8 +53,8 @@ def look(release: Release) -> Wellness:
 
 
 def await_well(release: Release, before: Wellness | None) -> Wellness:
-    """Wait until the release serves and nothing is worse than before it. Raises Failure with what is wrong, and what the
-    programs said last.
+    """Wait until the release serves and nothing is worse than before it. Raises Failure with what is wrong and what
+    its programs said last.
 
     Without a before, at a first installation, what the host lacks is for the operator to see and no failure.
     """
