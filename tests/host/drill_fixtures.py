@@ -1,8 +1,8 @@
-"""The fixtures of the drills, for modules that name this one as plugin: a host apart, daemons on it, and the figures' table."""
+"""The fixtures of the drills, for modules that name this one as plugin: a host apart, daemons on it, and figures."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,9 @@ import pytest
 
 from tests.host.drill_daemon import DaemonMaker, DrillDaemon
 from tests.host.drill_engine import Engine, engine_apart
-from tests.host.drills import Figure, percentile
 from tests.host.zfs_pool import ScratchPool, scratch_pool
 
-_FIGURES = pytest.StashKey[list[str]]()
-
-
-@pytest.fixture
-def figure(pytestconfig: pytest.Config) -> Figure:
-    """Put a measured figure into the table at the end of the run."""
-    table = pytestconfig.stash.setdefault(_FIGURES, [])
-
-    def note(name: str, values: float | Sequence[float], unit: str = "s") -> None:
-        if isinstance(values, Sequence):
-            middle, high, most = (percentile(list(values), share) for share in (0.5, 0.99, 1.0))
-            table.append(f"{name}: p50 {middle:.3g}, p99 {high:.3g}, max {most:.3g} {unit} of {len(values)}")
-        else:
-            table.append(f"{name}: {values:.3g} {unit}")
-
-    return note
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if table := config.stash.get(_FIGURES, []):
-        terminalreporter.section("figures of the drills")
-        for line in table:
-            terminalreporter.write_line(line)
+pytest_plugins = ["tests.fixtures.figures"]
 
 
 @pytest.fixture(scope="session")

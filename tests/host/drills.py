@@ -10,11 +10,11 @@ import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from medforged.adapters.iptables.rules import chain_names
@@ -289,13 +289,3 @@ class Watcher:
 def note_of(session: dict[str, Any]) -> str:
     """What a test has written into the file `note` of a workspace, read on the host."""
     return Path("/", session["workspace_zfs"], "note").read_text()
-
-
-class Figure(Protocol):
-    """Notes a measured figure: seconds, or what `unit` says. A list is summed up as median, p99 and maximum."""
-
-    def __call__(self, name: str, values: float | Sequence[float], unit: str = "s") -> None: ...
-
-
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]

@@ -20,8 +20,9 @@ from medforged.client import DaemonClient
 from medforged.contract.methods import gpus_list
 from medforged.contract.sessions import SessionStatus
 from tests.fakes.daemon import fake_daemon, make_session
+from tests.fixtures.figures import Figure
 from tests.host.drill_daemon import ACTIVE, DaemonMaker, DrillDaemon
-from tests.host.drills import Figure, Footprint, Ground, Watcher, agrees, every_session, ground_of
+from tests.host.drills import Footprint, Ground, Watcher, agrees, every_session, ground_of
 from tests.host.installation import until
 from tests.host.zfs_pool import zfs
 

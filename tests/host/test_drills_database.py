@@ -19,9 +19,10 @@ import pytest
 from medforged.client import DaemonError
 from medforged.contract.errors import ErrorCode
 from medforged.contract.sessions import Session, SessionStatus
+from tests.fixtures.figures import Figure
 from tests.host.drill_daemon import DaemonMaker, DrillDaemon, gathered
 from tests.host.drill_engine import Engine
-from tests.host.drills import Figure, agrees, ground_of
+from tests.host.drills import agrees, ground_of
 
 pytestmark = pytest.mark.host
 pytest_plugins = ["tests.host.drill_fixtures"]

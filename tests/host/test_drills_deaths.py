@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 
 from medforged.contract.sessions import Session, SessionStatus
+from tests.fixtures.figures import Figure, percentile
 from tests.host.drill_daemon import DrillDaemon
 from tests.host.drills import (
-    Figure,
     Watcher,
     agrees,
     ground_of,
     ground_of_installation,
     note_of,
-    percentile,
 )
 from tests.host.installation import Installation, Visitor, container_of, docker, host_of, inside, until
 

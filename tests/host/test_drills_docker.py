@@ -11,9 +11,10 @@ import pytest
 
 from medforged.client import DaemonError
 from medforged.contract.sessions import Session, SessionStatus
+from tests.fixtures.figures import Figure
 from tests.host.drill_daemon import ENDED, DrillDaemon, gathered
 from tests.host.drill_engine import Engine
-from tests.host.drills import Figure, Watcher, agrees, ground_of
+from tests.host.drills import Watcher, agrees, ground_of
 from tests.host.installation import until
 
 pytestmark = pytest.mark.host

@@ -13,11 +13,12 @@ from medforged.contract.errors import ErrorCode
 from medforged.contract.gpus import Gpu, GpuHealth, GpuRef
 from medforged.contract.methods import gpus_list, gpus_recheck
 from medforged.contract.sessions import SessionStatus
+from tests.fixtures.figures import Figure
 from tests.fixtures.nvml.build import SONAME, build
 from tests.fixtures.nvml.script import VARIABLE, NvmlScript
 from tests.host.drill_daemon import DaemonMaker, DrillDaemon, gathered
 from tests.host.drill_engine import Engine
-from tests.host.drills import Figure, agrees, ground_of, ground_of_installation
+from tests.host.drills import agrees, ground_of, ground_of_installation
 from tests.host.installation import Installation, Visitor, until
 
 pytestmark = pytest.mark.host

@@ -20,8 +20,9 @@ from medforged.adapters.iptables.rules import chain_names
 from medforged.client import DaemonError
 from medforged.contract.errors import ErrorCode
 from medforged.contract.sessions import Session
+from tests.fixtures.figures import Figure
 from tests.host.drill_daemon import DaemonMaker, DrillDaemon, gathered
-from tests.host.drills import Figure, agrees, ground_of, ground_of_installation
+from tests.host.drills import agrees, ground_of, ground_of_installation
 from tests.host.installation import INSTANCE, Installation, Visitor, until
 
 pytestmark = pytest.mark.host

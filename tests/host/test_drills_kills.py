@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.host.drills import Figure, Ground, agrees, ground_of_installation, unwell
+from tests.fixtures.figures import Figure
+from tests.host.drills import Ground, agrees, ground_of_installation, unwell
 from tests.host.installation import Installation, Visitor, container_of, docker, host_of, inside, until
 
 pytestmark = pytest.mark.host

@@ -13,8 +13,9 @@ import pytest
 from medforged.client import DaemonError
 from medforged.contract.errors import ErrorCode
 from medforged.contract.sessions import Session, SessionStatus
+from tests.fixtures.figures import Figure
 from tests.host.drill_daemon import DaemonMaker, DrillDaemon, gathered
-from tests.host.drills import Figure, agrees, ground_of
+from tests.host.drills import agrees, ground_of
 from tests.host.installation import until
 from tests.host.zfs_pool import scratch_pool
 
