@@ -7,7 +7,9 @@ daemon's is handled by root, the facade's by the facade, so that root neither pa
 removes anything in a folder where the facade may have put a link.
 
     databases.py take|put-back DATABASE FOLDER
-    databases.py make-room FOLDER
+    databases.py back-up PROGRAM FOLDER
+
+The second is for accounts in a database server: PROGRAM is the facade that ends, and makes a backup as it always does.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import contextlib
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,7 +35,7 @@ def take(database: Path, folder: Path) -> None:
     marker = folder / "schema"
     if marker.exists():
         return
-    make_room(folder)
+    _make_room(folder)
     schema = _NONE
     if database.exists():
         _copy(database, folder / database.name)
@@ -40,13 +43,17 @@ def take(database: Path, folder: Path) -> None:
     marker.write_text(f"{schema}\n")
 
 
-def make_room(folder: Path) -> None:
-    """Make the folder of an upgrade, and forget the oldest of those beside it: with it, five are kept."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    others = sorted(path for path in folder.parent.iterdir() if path != folder and _NAME.fullmatch(path.name))
-    for old in others[: -(_KEPT - 1)]:
-        # What cannot be removed is no reason not to start.
-        shutil.rmtree(old, ignore_errors=True)
+def back_up(program: Path, folder: Path) -> None:
+    """Let a program write a backup, once. Raises Failure."""
+    backup = folder / "accounts.backup"
+    if backup.exists():
+        return
+    _make_room(folder)
+    done = subprocess.run(
+        [program, "backup", backup], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise Failure(f"cannot back up the accounts: {(done.stderr or done.stdout).strip()}", 1)
 
 
 def put_back(database: Path, folder: Path) -> None:
@@ -67,6 +74,15 @@ def put_back(database: Path, folder: Path) -> None:
     part = database.with_name(f"{database.name}.part")
     _copy(folder / database.name, part)
     part.replace(database)
+
+
+def _make_room(folder: Path) -> None:
+    """Make the folder of an upgrade, and forget the oldest of those beside it: with it, five are kept."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    others = sorted(path for path in folder.parent.iterdir() if path != folder and _NAME.fullmatch(path.name))
+    for old in others[: -(_KEPT - 1)]:
+        # What cannot be removed is no reason not to start.
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _copy(database: Path, target: Path) -> None:
@@ -100,10 +116,10 @@ def main() -> None:
             take(Path(database), Path(folder))
         case ["put-back", database, folder]:
             put_back(Path(database), Path(folder))
-        case ["make-room", folder]:
-            make_room(Path(folder))
+        case ["back-up", program, folder]:
+            back_up(Path(program), Path(folder))
         case _:
-            raise Failure("use databases.py take|put-back DATABASE FOLDER, or make-room FOLDER", 2)
+            raise Failure("use databases.py take|put-back DATABASE FOLDER, or back-up PROGRAM FOLDER", 2)
 
 
 if __name__ == "__main__":

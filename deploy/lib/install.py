@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 import time
@@ -83,7 +82,7 @@ def _serving() -> bool:
 def _first(release: Release, *, build_images: bool) -> None:
     """Start on a host where nothing of MedForge runs. Databases that a removal has left are copied all the same."""
     try:
-        _copy_before_start(release, _copies(release.name))
+        _copy_before_start(release, _copies(release.name), None)
         _start(release, build_images=build_images)
     finally:
         _forget_drop_ins()
@@ -138,9 +137,7 @@ def _upgrade(release: Release, before: Release) -> None:
     was = wellness.look(before)
     copies = _copies(before.name)
     try:
-        _copy_before_start(release, copies)
-        if copies.facade is None:
-            _copy_accounts(release, before, copies.facade_folder)
+        _copy_before_start(release, copies, before)
         _switch(release)
         wellness.await_well(release, was if was.serves else None)
     except (Failure, OSError, KeyboardInterrupt, SystemExit) as error:
@@ -186,12 +183,19 @@ def _go_back(release: Release, before: Release, was: wellness.Wellness, copies: 
     releases.forget_others({before})
 
 
-def _copy_before_start(release: Release, copies: _Copies) -> None:
-    """Let systemd copy each database that there is, between the end of one program and the start of the next."""
+def _copy_before_start(release: Release, copies: _Copies, before: Release | None) -> None:
+    """Let systemd copy each database that there is, between the end of one program and the start of the next.
+
+    Accounts in a database server are backed up by the program that ends, and restored by hand (how-to/install.md); as
+    the service, since nobody else has the password. Where no program ends there is none that knows the tables.
+    """
     if copies.daemon.exists():
         _drop_in(places.DAEMON, f"+{_command(release, 'take')} {copies.daemon} {copies.daemon_folder}")
     if copies.facade is not None and copies.facade.exists():
         _drop_in(places.FACADE, f"{_command(release, 'take')} {copies.facade} {copies.facade_folder}")
+    elif copies.facade is None and before is not None:
+        program = before.program("medforge-facade")
+        _drop_in(places.FACADE, f"{_command(release, 'back-up')} {program} {copies.facade_folder}")
 
 
 def _copies(name: str) -> _Copies:
@@ -208,13 +212,6 @@ def _copies(name: str) -> _Copies:
     )
 
 
-def _copy_accounts(release: Release, before: Release, folder: Path) -> None:
-    """Accounts in a database server: a backup while they are in use, which is restored by hand (how-to/back-up.md)."""
-    as_facade = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--uid={places.FACADE_USER}"]
-    run([*as_facade, *shlex.split(_command(release, "make-room")), folder])
-    run([*as_facade, before.program("medforge-facade"), "backup", folder / "accounts.backup"])
-
-
 def _command(release: Release, action: str) -> str:
     library = release.home / "deploy" / "lib"
     return (
@@ -226,7 +223,9 @@ def _command(release: Release, action: str) -> str:
 def _drop_in(unit: str, command: str) -> None:
     folder = _DROP_INS / f"{unit}.d"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "50-upgrade.conf").write_text(f"[Service]\nExecStartPre={command}\n")
+    (folder / "50-upgrade.conf").write_text(
+        f"[Service]\nExecStartPre={command}\nTimeoutStartSec={wellness.PATIENCE_SECONDS}\n"
+    )
 
 
 def _forget_drop_ins() -> None:

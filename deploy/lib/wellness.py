@@ -15,7 +15,7 @@ from releases import Release
 
 _FACADE_SOCKET = Path("/run/medforge-facade/facade.sock")
 # How long a release may take to be well: recovery looks at every session first.
-_PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 180
 # How long it has to stay so: a program that ends again and again is not well in between.
 _STEADY_SECONDS = 5
 _PAUSE_SECONDS = 0.5
@@ -59,7 +59,7 @@ def await_well(release: Release, before: Wellness | None) -> Wellness:
     Without a before, at a first installation, what the host lacks is for the operator to see and no failure.
     """
     since = int(time.time())
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     steady_since: tuple[float, str] | None = None
     while True:
         found = look(release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploy.program import program
+from facade.bootstrap import prepare
+from facade.config import load_settings
+from tests.integration.deploy.program import inside, program
+from tests.integration.facade.program import Program
 
 pytestmark = pytest.mark.integration
 
@@ -136,7 +140,7 @@ def test_the_oldest_copies_make_room_and_nothing_else_does(database: Path, tmp_p
     folder = copies / "20251231T120000Z-before-1.1-abcdef12"
     assert program("databases.py", "take", database, folder).returncode == 0
     assert {path.name for path in copies.iterdir()} == {folder.name, "notes", "20260101", *names[-4:]}
-    assert program("databases.py", "make-room", copies / "20260201T000000Z-before-1.2-abcdef12").returncode == 0
+    assert program("databases.py", "take", database, copies / "20260201T000000Z-before-1.2-abcdef12").returncode == 0
     kept = {path.name for path in copies.iterdir() if "before" in path.name}
     assert kept == {"20260201T000000Z-before-1.2-abcdef12", *names[-4:]}
 
@@ -157,12 +161,73 @@ def test_a_link_where_a_programs_copies_are_removes_nothing_of_roots(tmp_path: P
         folder.mkdir(parents=True)
     own.chmod(0o777)
     (own / "upgrades").symlink_to(roots)
-    done = program("databases.py", "make-room", own / "upgrades" / name, become=nobody)
-    assert (done.returncode, "Permission denied" in done.stderr) == ((0, False) if there_already else (1, True))
+    done = program("databases.py", "take", tmp_path / "none.db", own / "upgrades" / name, become=nobody)
+    assert (done.returncode, "Permission denied" in done.stderr) == (1, True)
     assert {path.name for path in roots.iterdir()} == theirs
     # The control: root, led there, would have removed them.
-    assert program("databases.py", "make-room", own / "upgrades" / name).returncode == 0
+    assert program("databases.py", "take", tmp_path / "none.db", own / "upgrades" / name).returncode == 0
     assert len(list(roots.iterdir())) == 5
+
+
+@pytest.fixture
+def facade(tmp_path: Path) -> Path:
+    """The facade's program, as an installation has it: it knows its settings."""
+    Program(tmp_path).write()
+    config, path = tmp_path / "facade.toml", tmp_path / "medforge-facade"
+    asyncio.run(prepare(load_settings(config, {})))
+    main = "from facade.app import main; main()"
+    path.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{main}' --config {config} \"$@\"\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_accounts_in_a_database_server_are_backed_up_once_and_can_be_restored(facade: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "upgrades" / "20260201T000000Z-before-1.0-abcdef12"
+    done = program("databases.py", "back-up", facade, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    backup = folder / "accounts.backup"
+    assert (backup.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+    first = backup.read_bytes()
+    # A program that is started again and again leaves the backup of before its first start.
+    assert program("databases.py", "back-up", facade, folder).returncode == 0
+    assert backup.read_bytes() == first
+    told = subprocess.run([facade, "restore", backup, "--force"], check=True, capture_output=True, text=True).stdout
+    assert told.startswith(f"{backup}: restored ")
+
+
+def test_without_a_backup_the_upgrade_stops_and_says_why(facade: Path, tmp_path: Path) -> None:
+    (tmp_path / "facade.db").write_bytes(b"no database at all, for certain" * 200)
+    folder = tmp_path / "upgrades" / "20260201T000000Z-before-1.0-abcdef12"
+    done = program("databases.py", "back-up", facade, folder)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cannot go on: cannot back up the accounts: medforge-facade: ")
+    assert not (folder / "accounts.backup").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("sqlite+aiosqlite:///{home}/facade.db", "databases.py take {home}/facade.db {folder}"),
+        ("mysql+asyncmy://medforge-facade@/medforge", "databases.py back-up {before}/bin/medforge-facade {folder}"),
+    ],
+)
+def test_systemd_is_told_to_copy_what_there_is(tmp_path: Path, url: str, wanted: str) -> None:
+    """The drop-in of the facade's service has no `+`: it is run as the service, with its password and within its walls."""
+    (tmp_path / "facade.db").touch()
+    Program(tmp_path).write(database={"url": url.format(home=tmp_path)})
+    done = inside(
+        "import install, places; from pathlib import Path; from releases import Release\n"
+        f"places.SETTINGS = places.FACADE_STATE = Path({str(tmp_path)!r}); install._DROP_INS = Path({str(tmp_path)!r})\n"
+        "before = Release(Path('/releases/1.0-00000000')); copies = install._copies(before.name)\n"
+        "install._copy_before_start(Release(Path('/releases/1.1-00000000')), copies, before)\n"
+        "print(copies.facade_folder, before.home)"
+    )
+    assert done.returncode == 0, done.stderr
+    folder, before = done.stdout.split()
+    lines = (tmp_path / "medforge-facade.service.d" / "50-upgrade.conf").read_text().splitlines()
+    start = next(line for line in lines if line.startswith("ExecStartPre="))
+    assert start.startswith("ExecStartPre=/usr/bin/env ")
+    assert start.endswith(wanted.format(home=tmp_path, folder=folder, before=before))
 
 
 def test_wrong_use_is_told(tmp_path: Path) -> None:
