@@ -18,6 +18,8 @@ __all__ = ["examine"]
 
 _CADDY_SETTINGS = Path("/etc/medforge/caddy.env")
 _SECONDS = 10.0
+# Names that need no record: they are this host's own (RFC 6761).
+_LOOPBACK = ".localhost"
 # A slug that chance gives to nobody: the wildcard's name and certificate are looked at, nobody's session.
 _NOBODY = "aaaaaaaa"
 _START = "`systemctl start medforge-facade`; see `journalctl -u medforge-facade`"
@@ -109,6 +111,9 @@ async def _name(name: str) -> Examination:
         async with asyncio.timeout(_SECONDS):
             answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError) as error:
+        if name.endswith(_LOOPBACK):
+            told = f"does not resolve: {_told(error)}; browsers take it for this host all the same"
+            return warning(Kind.SITE, subject, told, "install libnss-myhostname, so that other programs do so too")
         if name.startswith("s-"):
             remedy = f"make a DNS record for *.{name.partition('.')[2]} that leads to this host"
         else:
@@ -132,7 +137,7 @@ async def _answer(name: str, port: int, path: str, wanted: set[int], *, trial: b
     context.verify_mode = ssl.CERT_NONE
     try:
         async with asyncio.timeout(_SECONDS):
-            reader, writer = await asyncio.open_connection(name, port, ssl=context)
+            reader, writer = await asyncio.open_connection(_place(name), port, ssl=context, server_hostname=name)
             status, _ = await _exchange(reader, writer, name if port == 443 else f"{name}:{port}", path)
     except (OSError, TimeoutError, ValueError) as error:
         return [certificate, failed(Kind.SITE, subject, f"there is none: {_told(error)}", _CADDY)]
@@ -147,7 +152,9 @@ async def _certificate(name: str, port: int, *, trial: bool) -> Examination:
     subject = f"certificate of {name}"
     try:
         async with asyncio.timeout(_SECONDS):
-            _, writer = await asyncio.open_connection(name, port, ssl=ssl.create_default_context())
+            _, writer = await asyncio.open_connection(
+                _place(name), port, ssl=ssl.create_default_context(), server_hostname=name
+            )
     except ssl.SSLCertVerificationError as error:
         told = f"is not trusted: {error.verify_message}"
         if trial:
@@ -157,6 +164,11 @@ async def _certificate(name: str, port: int, *, trial: bool) -> Examination:
         return failed(Kind.SITE, subject, told, remedy)
     writer.transport.abort()
     return fine(Kind.SITE, subject, "is trusted and names the host")
+
+
+def _place(name: str) -> str:
+    """Where browsers look for it."""
+    return "127.0.0.1" if name.endswith(_LOOPBACK) else name
 
 
 async def _exchange(
@@ -177,4 +189,12 @@ async def _exchange(
 def _told(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"nothing came within {_SECONDS:g} s"
-    return str(error) or type(error).__name__
+    if (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and error.errno > 0
+        and not isinstance(error, ssl.SSLError)
+    ):
+        # asyncio says in its own words, with the address, what the system has a name for.
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

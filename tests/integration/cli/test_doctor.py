@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -57,6 +58,24 @@ def test_what_is_missing_is_told_with_its_remedy(elsewhere: Medforgectl) -> None
         assert bool(one.remedy) == (one.verdict in (Verdict.FAILED, Verdict.WARNING)), one
     # The first kind decides: settings come before everything that depends on them.
     assert done.returncode == ExitCode.CONFIG
+
+
+@as_root
+def test_a_trials_names_need_no_records(elsewhere: Medforgectl) -> None:
+    with socket.socket() as taken:
+        # Bound, so that it is nobody else's, and not listening.
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        elsewhere.environment["MEDFORGE_FACADE_SITE__DOMAIN"] = "localhost"
+        elsewhere.environment["MEDFORGE_FACADE_SITE__HTTPS_PORT"] = str(port)
+        found = {one.subject: one for one in diagnosis(elsewhere("doctor", "-o", "json")).examinations}
+    for name in ("medforge.localhost", "api.medforge.localhost", "s-aaaaaaaa.medforge.localhost"):
+        # By itself where the host's resolver knows such names, else as browsers find it.
+        assert found[f"name {name}"].verdict in (Verdict.OK, Verdict.WARNING)
+        assert "DNS" not in found[f"name {name}"].remedy
+    told = found["certificate of medforge.localhost"]
+    assert told.verdict is Verdict.FAILED
+    assert told.message == f"nobody serves it at port {port}: Connection refused"
 
 
 @as_root
