@@ -43,6 +43,9 @@ _LANE_MINUTES, _SYSTEM_MINUTES = 40, 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="ops/hostlab/run", description="Run the lane `hostlab` on a virtual host.")
+    parser.add_argument(
+        "--on", choices=list(hostlab_disk.DISTRIBUTIONS), default="debian", help="what the machine is (debian)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the machine running for the next run")
     parser.add_argument("--shell", action="store_true", help="a root shell in a machine that was kept")
     parser.add_argument("--down", action="store_true", help="end a machine that was kept")
@@ -57,16 +60,16 @@ def main() -> None:
         elif options.shell:
             _shell(options.arguments)
         else:
-            sys.exit(_lane(options.arguments, keep=options.keep))
+            sys.exit(_lane(options.arguments, on=options.on, keep=options.keep))
     except Failure as error:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _lane(arguments: list[str], *, keep: bool) -> int:
+def _lane(arguments: list[str], *, on: str, keep: bool) -> int:
     venv = packages.virtualenv(extras="dev")
-    with tempfile.TemporaryDirectory(prefix="hostlab-") as scratch, machine(keep=keep):
+    with tempfile.TemporaryDirectory(prefix="hostlab-") as scratch, machine(on, keep=keep):
         told = Path(scratch) / "result.xml"
         code = subprocess.run(
             [venv / "bin" / "python", "-m", "pytest", "--lanes", "hostlab", f"--junitxml={told}", *arguments],
@@ -93,10 +96,15 @@ def _summary(told: Path) -> str:
 
 
 @contextmanager
-def machine(*, keep: bool = False) -> Iterator[Machine]:
-    """A virtual host with this source tree at /opt/source: the one that was kept, or a new one, ended afterwards."""
+def machine(on: str = "debian", *, keep: bool = False) -> Iterator[Machine]:
+    """A virtual host with this source tree at /opt/source: the one that was kept, or a new one, ended afterwards.
+
+    Raises Failure where one of another distribution was kept.
+    """
     found = hostlab_machine.running()
-    made = found or up()
+    if found is not None and found.on != on:
+        raise Failure(f"the virtual host that was kept is {found.on}; `ops/hostlab/run --down` ends it")
+    made = found or up(on)
     try:
         send_source(made)
         yield made
@@ -113,7 +121,7 @@ def lack_of_time() -> str:
     if deadline is None:
         return ""
     left = (float(deadline) - time.time()) / 60
-    needed = _LANE_MINUTES + (0 if hostlab_disk.cached() else _SYSTEM_MINUTES)
+    needed = _LANE_MINUTES + (0 if hostlab_disk.cached("debian") else _SYSTEM_MINUTES)
     if left >= needed:
         return ""
     return (
@@ -121,13 +129,13 @@ def lack_of_time() -> str:
     )
 
 
-def up() -> Machine:
+def up(on: str) -> Machine:
     """Boot a new machine, with what it needs from here made first. Raises Failure."""
     install_tools()
     with tempfile.TemporaryDirectory(prefix="hostlab-") as scratch:
         luggage = Path(scratch)
         _pack_images(luggage / "images")
-        return hostlab_machine.start(luggage)
+        return hostlab_machine.start(luggage, on)
 
 
 def install_tools() -> None:

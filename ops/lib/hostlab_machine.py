@@ -41,8 +41,10 @@ class Answer:
 class Machine:
     """A virtual host. Its folder has everything it is made of; a machine that runs can be found again by it."""
 
-    def __init__(self, home: Path, pid: int, started: int, port: int) -> None:
+    def __init__(self, home: Path, on: str, pid: int, started: int, port: int) -> None:
         self.home = home
+        # The distribution, by its name in hostlab_disk.DISTRIBUTIONS.
+        self.on = on
         self.pid = pid
         # With the pid, tells the process from a later one of the same number.
         self._started = started
@@ -154,15 +156,15 @@ def running() -> Machine | None:
         noted = json.loads((HOME / "machine.json").read_text())
     except (OSError, ValueError):
         return None
-    machine = Machine(HOME, noted["pid"], noted["started"], noted["port"])
+    machine = Machine(HOME, noted["on"], noted["pid"], noted["started"], noted["port"])
     return machine if machine.alive() else None
 
 
-def start(luggage: Path) -> Machine:
-    """Boot a new machine with what is in a folder on a disk at /media/lab. Raises Failure."""
+def start(luggage: Path, on: str) -> Machine:
+    """Boot a new machine of this distribution with what is in a folder on a disk at /media/lab. Raises Failure."""
     if (other := running()) is not None:
         raise Failure(f"a virtual host runs already (pid {other.pid}); `ops/hostlab/run --down` ends it")
-    parts = hostlab_disk.system()
+    parts = hostlab_disk.system(on)
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(mode=0o700, parents=True)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", HOME / "key"])
@@ -172,13 +174,13 @@ def start(luggage: Path) -> Machine:
     with (HOME / "pool.img").open("wb") as file:
         file.truncate(_POOL_BYTES)
     port = _free_port()
-    say("booting the virtual host")
+    say(f"booting the virtual host ({on})")
     pid = _spawn(_qemu(parts, port), HOME / "qemu.log")
     started = start_time(pid)
     if started is None:
         raise Failure(f"QEMU ended at once: {(HOME / 'qemu.log').read_text(errors='replace').strip()}")
-    (HOME / "machine.json").write_text(json.dumps({"pid": pid, "started": started, "port": port}))
-    machine = Machine(HOME, pid, started, port)
+    (HOME / "machine.json").write_text(json.dumps({"on": on, "pid": pid, "started": started, "port": port}))
+    machine = Machine(HOME, on, pid, started, port)
     try:
         machine.until_answering()
         say(f"the virtual host is {machine.until_booted()}")
