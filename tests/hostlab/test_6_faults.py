@@ -27,11 +27,12 @@ def container_id(host: Host, session: dict[str, Any]) -> str:
 
 def until_open(host: Host, session: dict[str, Any], cookie: str) -> None:
     """Open a session until it is there. On the way nobody is told that it is not theirs or has gone: a request waits in the
-    facade's socket, and only Caddy's patience, which is a real host's and not an emulated one's, may end before."""
+    facade's socket. Patience is a real host's and not an emulated one's, and may end before: Caddy's, and that of a facade
+    which is new and waits for the daemon."""
 
     def opened() -> bool:
         reply = host.get(f"s-{session['slug']}", "/healthz", cookie)
-        assert reply.status in (200, 504), reply
+        assert reply.status in (200, 504) or (reply.status == 503 and "retry-after" in reply.headers), reply
         return reply.status == 200
 
     host.until("the session's page", opened)
