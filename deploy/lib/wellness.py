@@ -19,6 +19,8 @@ PATIENCE_SECONDS = 180
 # How long it has to stay so: a program that ends again and again is not well in between.
 _STEADY_SECONDS = 5
 _PAUSE_SECONDS = 0.5
+# The number after which systemd itself would give up, if units did not say otherwise (StartLimitBurst=).
+_MOST_ENDS = 5
 _LINE = 500
 
 
@@ -34,6 +36,14 @@ class Wellness:
     def serves(self) -> bool:
         # 503 is an answer of a facade that reports what it hears from the daemon.
         return bool(self.version) and self.facade in (200, 503)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One start of a program, by systemd's name for it, and how often systemd has started it again."""
+
+    invocation: str
+    ends: int
 
 
 def look(release: Release) -> Wellness:
@@ -60,18 +70,22 @@ def await_well(release: Release, before: Wellness | None) -> Wellness:
     """
     since = int(time.time())
     deadline = time.monotonic() + PATIENCE_SECONDS
-    steady_since: tuple[float, str] | None = None
+    steady_since: tuple[float, dict[str, _Run]] | None = None
+    first = _runs()
     while True:
         found = look(release)
         problem = _problem(release, before, found)
-        starts = _starts()
+        runs = _runs()
         now = time.monotonic()
         if problem:
             steady_since = None
-        elif steady_since is None or steady_since[1] != starts:
-            steady_since = (now, starts)
+        elif steady_since is None or steady_since[1] != runs:
+            steady_since = (now, runs)
         elif now - steady_since[0] >= _STEADY_SECONDS:
             return found
+        # Nobody waits for minutes where waiting does not help: people do without the site meanwhile.
+        if ending := [unit for unit, one in runs.items() if one.ends - first[unit].ends >= _MOST_ENDS]:
+            raise Failure(f"{' and '.join(ending)} ended {_MOST_ENDS} times" + _last_words(since))
         if now > deadline:
             told = problem or "its programs end again and again; see `journalctl -u medforged -u medforge-facade`"
             raise Failure(told + _last_words(since))
@@ -108,9 +122,15 @@ def _last_words(since: int) -> str:
     return "".join(lines)
 
 
-def _starts() -> str:
-    """Changes with each start of a program."""
-    return run(["systemctl", "show", "--property=InvocationID,NRestarts", places.DAEMON, places.FACADE], check=False)
+def _runs() -> dict[str, _Run]:
+    """Each program's."""
+    return {unit: _run_of(unit) for unit in (places.DAEMON, places.FACADE)}
+
+
+def _run_of(unit: str) -> _Run:
+    told = run(["systemctl", "show", "--property=InvocationID,NRestarts", unit], check=False)
+    values = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+    return _Run(values.get("InvocationID", ""), int(values.get("NRestarts", "0")))
 
 
 def _facade() -> int:
