@@ -1,12 +1,17 @@
 """Owns a program that holds a CUDA context and some memory on a GPU until its standard input ends.
 
-It calls the CUDA driver itself, so the lane needs nothing beyond the NVIDIA driver. Arguments: device, bytes.
+It calls the CUDA driver itself, so the lane needs nothing beyond the NVIDIA driver. Arguments: device, bytes, and `busy`
+for a program that fills the memory over and over.
 """
 
 from __future__ import annotations
 
 import ctypes
+import select
 import sys
+
+# Filled this often between two looks at standard input: some hundredths of a second.
+_ROUNDS = 64
 
 
 def main() -> None:
@@ -21,8 +26,13 @@ def main() -> None:
     must(cuda.cuDeviceGet(ctypes.byref(device), int(sys.argv[1])))
     must(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
     must(cuda.cuCtxSetCurrent(context))
-    must(cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(int(sys.argv[2]))))
+    size = ctypes.c_size_t(int(sys.argv[2]))
+    must(cuda.cuMemAlloc_v2(ctypes.byref(memory), size))
     print("ready", flush=True)
+    while "busy" in sys.argv[3:] and not select.select([sys.stdin], [], [], 0)[0]:
+        for value in range(_ROUNDS):
+            must(cuda.cuMemsetD8_v2(memory, ctypes.c_ubyte(value), size))
+        must(cuda.cuCtxSynchronize())
     sys.stdin.read()
 
 

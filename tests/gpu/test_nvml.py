@@ -26,6 +26,7 @@ MIB = 1024**2
 LOAD = 1024 * MIB
 PATIENCE = 60.0
 PROMPT = 1.0  # what is promised from an event to its being seen
+BUSY = 60  # percent; a program that does nothing but fill memory comes near 100
 NOISE = 64 * MIB  # what the driver takes and gives back by itself between two looks
 
 
@@ -61,10 +62,10 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def load(uuid: str) -> Iterator[int]:
-    """A program with a CUDA context and LOAD bytes on this GPU; gives its process id."""
+def load(uuid: str, *how: str) -> Iterator[int]:
+    """A program with a CUDA context and LOAD bytes on this GPU, which may be `busy`; gives its process id."""
     program = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("load.py")), "0", str(LOAD)],
+        [sys.executable, str(Path(__file__).with_name("load.py")), "0", str(LOAD), *how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -130,6 +131,23 @@ def test_a_program_on_the_gpu_is_seen_with_its_memory_and_leaves_no_trace() -> N
 
     eventually(lambda: pid not in device(uuid)["process_ids"])
     eventually(lambda: device(uuid)["memory_used_bytes"] <= before["memory_used_bytes"] + NOISE)
+
+
+def test_utilization_under_load_is_that_of_nvidia_smi() -> None:
+    uuid = see()["devices"][0]["uuid"]
+
+    def both() -> tuple[int, int]:
+        (theirs,) = [row["utilization.gpu"] for row in smi("gpu", "uuid", "utilization.gpu") if row["uuid"] == uuid]
+        return device(uuid)["utilization_percent"], int(theirs)
+
+    def agree() -> bool:
+        # Two looks, some tenths of a second apart, at what the driver averages over up to a second.
+        ours, theirs = both()
+        return ours >= BUSY and abs(ours - theirs) <= 20
+
+    with load(uuid, "busy"):
+        eventually(agree)
+    eventually(lambda: max(both()) < BUSY)
 
 
 def test_an_xid_of_a_program_is_told_at_once_and_is_no_fault() -> None:
