@@ -164,7 +164,7 @@ def _switch(release: Release) -> None:
     # A unit that has failed or is waiting to try again starts at once. Callers wait at the sockets meanwhile.
     for unit in (places.DAEMON, places.FACADE):
         run(["systemctl", "reset-failed", unit], check=False)
-        run(["systemctl", "restart", unit])
+        wellness.restart(unit)
 
 
 def _go_back(release: Release, before: Release, was: wellness.Wellness, copies: _Copies) -> None:

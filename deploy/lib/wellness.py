@@ -62,6 +62,15 @@ def look(release: Release) -> Wellness:
     return Wellness(version, failing, _facade())
 
 
+def restart(unit: str) -> None:
+    """Start a program anew, and wait until it says that it is ready. Raises Failure with what it said last."""
+    since = int(time.time())
+    try:
+        run(["systemctl", "restart", unit])
+    except Failure as error:
+        raise Failure(f"{unit} does not start" + _last_words(since), 1) from error
+
+
 def await_well(release: Release, before: Wellness | None) -> Wellness:
     """Wait until the release serves and nothing is worse than before it. Raises Failure with what is wrong and what
     its programs said last.
