@@ -223,9 +223,7 @@ def _command(release: Release, action: str) -> str:
 def _drop_in(unit: str, command: str) -> None:
     folder = _DROP_INS / f"{unit}.d"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "50-upgrade.conf").write_text(
-        f"[Service]\nExecStartPre={command}\nTimeoutStartSec={wellness.PATIENCE_SECONDS}\n"
-    )
+    (folder / "50-upgrade.conf").write_text(f"[Service]\nExecStartPre={command}\n")
 
 
 def _forget_drop_ins() -> None:

@@ -15,7 +15,7 @@ from releases import Release
 
 _FACADE_SOCKET = Path("/run/medforge-facade/facade.sock")
 # How long a release may take to be well: recovery looks at every session first.
-PATIENCE_SECONDS = 180
+_PATIENCE_SECONDS = 180
 # How long it has to stay so: a program that ends again and again is not well in between.
 _STEADY_SECONDS = 5
 _PAUSE_SECONDS = 0.5
@@ -63,12 +63,13 @@ def look(release: Release) -> Wellness:
 
 
 def restart(unit: str) -> None:
-    """Start a program anew, and wait until it says that it is ready. Raises Failure with what it said last."""
+    """Start a program anew, and wait until it says that it is ready. Raises Failure with what it said last, or what
+    systemd says of one that said nothing."""
     since = int(time.time())
     try:
         run(["systemctl", "restart", unit])
     except Failure as error:
-        raise Failure(f"{unit} does not start" + _last_words(since), 1) from error
+        raise Failure(f"{unit} does not start" + (_last_words([unit], since) or f": {error}"), 1) from error
 
 
 def await_well(release: Release, before: Wellness | None) -> Wellness:
@@ -78,7 +79,7 @@ def await_well(release: Release, before: Wellness | None) -> Wellness:
     Without a before, at a first installation, what the host lacks is for the operator to see and no failure.
     """
     since = int(time.time())
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     steady_since: tuple[float, dict[str, _Run]] | None = None
     first = _runs()
     while True:
@@ -94,10 +95,10 @@ def await_well(release: Release, before: Wellness | None) -> Wellness:
             return found
         # Nobody waits for minutes where waiting does not help: people do without the site meanwhile.
         if ending := [unit for unit, one in runs.items() if one.ends - first[unit].ends >= _MOST_ENDS]:
-            raise Failure(f"{' and '.join(ending)} ended {_MOST_ENDS} times" + _last_words(since))
+            raise Failure(f"{' and '.join(ending)} ended {_MOST_ENDS} times" + _last_words(ending, since))
         if now > deadline:
             told = problem or "its programs end again and again; see `journalctl -u medforged -u medforge-facade`"
-            raise Failure(told + _last_words(since))
+            raise Failure(told + _last_words(list(runs), since))
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -115,10 +116,10 @@ def _problem(release: Release, before: Wellness | None, found: Wellness) -> str:
     return ""
 
 
-def _last_words(since: int) -> str:
+def _last_words(units: list[str], since: int) -> str:
     """The latest line of each program in the journal, where it has said anything since then (seconds of the epoch)."""
     lines = []
-    for unit in (places.DAEMON, places.FACADE):
+    for unit in units:
         # By the unit's own processes: systemd's lines about it say only that it has ended.
         said = run(
             ["journalctl", "--quiet", "--output=cat", "--lines=1", f"--since=@{since}", f"_SYSTEMD_UNIT={unit}"],

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.integration
 # Each look at the facade counts one more end of it.
 SYSTEMCTL = """#!/bin/sh
 case "$1" in
-restart) exit "$(cat {home}/restart)" ;;
+restart)
+  echo "Unit $2 is masked."
+  exit "$(cat {home}/restart)"
+  ;;
 show)
   ends=$(cat {home}/ends.$3 2>/dev/null || echo 3)
   echo "InvocationID=$ends"
@@ -44,7 +47,7 @@ def home(tmp_path: Path) -> Path:
 
 def tell(home: Path, code: str) -> subprocess.CompletedProcess[str]:
     return inside(
-        f"import os, wellness; from common import Failure; from pathlib import Path; from releases import Release\n"
+        "import os, wellness; from common import Failure; from pathlib import Path; from releases import Release\n"
         f"os.environ['PATH'] = {str(home)!r} + ':' + os.environ['PATH']\n"
         f"try:\n    {code}\n"
         "except Failure as error:\n    print(error)\n"
@@ -60,6 +63,15 @@ def test_a_program_that_does_not_start_is_told_with_its_last_words(home: Path) -
     ), done.stderr
     (home / "restart").write_text("0")
     assert tell(home, "wellness.restart('medforge-facade.service')").stdout == ""
+
+
+def test_a_program_that_has_said_nothing_is_told_with_what_systemd_says(home: Path) -> None:
+    (home / "restart").write_text("1")
+    # The other one has; that is of no help here.
+    done = tell(home, "wellness.restart('medforged.service')")
+    assert done.stdout.startswith("medforged.service does not start: "), done.stderr
+    assert "Unit medforged.service is masked." in done.stdout
+    assert "said last" not in done.stdout
 
 
 def test_a_program_that_ends_again_and_again_is_not_waited_for(home: Path) -> None:
