@@ -7,6 +7,7 @@ import contextlib
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from medforged.adapters.isolation.bench import Bench, ProbePlace, probe_place
 from medforged.adapters.isolation.probe import Probe
 from medforged.domain.errors import IsolationError
 from medforged.domain.isolation import IsolationReport
+from tests.fixtures.descriptors import open_files
 from tests.host.isolation_world import World, run
 
 pytestmark = pytest.mark.host
@@ -192,10 +194,7 @@ async def test_nothing_is_left_behind(world: World, isolated: EastWestIsolation)
     before = traces()
     for _ in range(5):
         await verify(isolated, world)
-    ports, namespaces, descriptors, threads = traces()
-    assert (ports, namespaces, threads) == (before[0], before[1], before[3])
-    # What earlier tests still held may go meanwhile.
-    assert descriptors <= before[2]
+    assert traces() - before == Counter()
 
 
 async def test_what_is_left_of_a_probe_that_was_killed_is_removed(world: World, isolated: EastWestIsolation) -> None:
@@ -240,7 +239,7 @@ async def test_a_cancelled_probe_has_removed_everything(world: World, isolated: 
         probing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await probing
-        assert traces() == before, "when the caller is told, everything is gone"
+        assert traces() - before == Counter(), "when the caller is told, everything is gone"
     assert (await verify(isolated, world)).holds
 
 
@@ -292,11 +291,10 @@ def probe_ports() -> list[str]:
     return [name for _, name in socket.if_nameindex() if name.startswith("mfp")]
 
 
-def traces() -> tuple[list[str], list[str], int, list[str]]:
+def traces() -> Counter[str]:
     """What a probe could leave: its interfaces, namespaces and sockets that a descriptor holds, threads."""
-    held = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.exists()]
     inside = [thread.name for thread in threading.enumerate() if thread.name == "medforge-namespace"]
-    return probe_ports(), [link for link in held if link.startswith("net:")], len(held), inside
+    return open_files() + Counter(probe_ports()) + Counter(inside)
 
 
 async def until(condition: Callable[[], bool]) -> None:

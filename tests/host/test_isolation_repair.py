@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import re
 import shlex
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -23,6 +23,7 @@ from medforged.adapters.iptables.rules import Scope, chain_names
 from medforged.adapters.isolation import LAYERS, EastWestIsolation
 from medforged.domain.containers import Endpoint, SessionNetwork
 from medforged.domain.errors import IsolationError
+from tests.fixtures.descriptors import open_files
 from tests.host.isolation_traffic import EVERYTHING, reaches
 from tests.host.isolation_world import World, make_network, run
 from tests.host.tiny_image import docker
@@ -383,14 +384,14 @@ def test_bridged_packets_are_shown_to_iptables() -> None:
 
 
 async def test_long_use_leaks_nothing(world: World, isolation: EastWestIsolation) -> None:
-    # Those of other tests' pools end when they like.
+    # Threads and files that other tests have left end when they like: what counts is what is there since.
     others = set(threading.enumerate())
     await isolation.ensure(world.network, world.proxy.address)
     network = world.network
-    before = len(descriptors())
+    before = open_files()
     for _ in range(100):
         await isolation.ensure(network, world.proxy.address)
-    assert len(descriptors()) == before
+    assert open_files() - before == Counter()
     async with asyncio.timeout(10):
         while set(threading.enumerate()) - others:  # noqa: ASYNC110 - a thread that has answered needs a moment to end
             await asyncio.sleep(0.001)
@@ -451,14 +452,5 @@ def set_isolated(world: World, name: str, *, isolated: bool) -> None:
 async def until_waiting_for_lock() -> None:
     """Until another thread of this process has the lock file open beside the test's own descriptor."""
     async with asyncio.timeout(10):
-        while descriptors().count(str(LOCK_FILE)) < 2:  # noqa: ASYNC110 - it is the kernel's, and sets no event of ours
+        while open_files()[str(LOCK_FILE)] < 2:  # noqa: ASYNC110 - it is the kernel's, and sets no event of ours
             await asyncio.sleep(0.005)
-
-
-def descriptors() -> list[str]:
-    """What each open descriptor of this process leads to."""
-    leads = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            leads.append(str(descriptor.readlink()))
-    return leads
