@@ -89,6 +89,7 @@ def test_a_release_that_is_not_well_is_replaced_by_the_one_before(
     assert "0.2.0" in answer.stderr
     assert "serves again" in answer.stderr
     assert "medforge-facade.service does not start" in answer.stderr, answer.stderr
+    assert "medforge-facade.service said last: this release cannot serve" in answer.stderr, answer.stderr
     host.until_well()
     assert host.status()["version"] == "0.2.0"
     assert host.run(f"readlink {CURRENT}") == now
