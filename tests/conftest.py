@@ -6,6 +6,9 @@ import signal
 
 import pytest
 
+# Here, since a module that test modules import can become a plugin only before them.
+pytest_plugins = ["tests.fixtures.figures"]
+
 _ORDER = ("unit", "integration", "host", "browser", "gpu", "hostlab")
 
 

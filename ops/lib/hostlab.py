@@ -129,6 +129,14 @@ def lack_of_time() -> str:
     )
 
 
+def time_is_up() -> str:
+    """Why nothing more of the lane begins in the run that it is a part of; empty while there is time."""
+    deadline = os.environ.get(DEADLINE_VARIABLE)
+    if deadline is None or time.time() < float(deadline):
+        return ""
+    return "the time of this run was up before this began; run ops/hostlab/run for the lane alone"
+
+
 def up(on: str) -> Machine:
     """Boot a new machine, with what it needs from here made first. Raises Failure."""
     install_tools()

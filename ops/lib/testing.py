@@ -21,7 +21,8 @@ from common import ROOT, Failure, fail, run, say, succeeds
 from processes import Ledger
 
 LANES = ("unit", "integration", "host", "browser", "gpu", "hostlab")
-# How long all of it may take, in minutes; the lane `hostlab`, which comes last, is left out where too little is left.
+# How long all of it may take, in minutes; the lane `hostlab`, which comes last, is left out where too little is left,
+# and begins no more tests when they are over.
 BUDGET_VARIABLE = "MEDFORGE_TEST_MINUTES"
 BUDGET_MINUTES = 80
 LOGS = Path("/var/log/medforge-test")

@@ -1,4 +1,4 @@
-"""The fixtures of the drills, for modules that name this one as plugin: a host apart, daemons on it, and figures."""
+"""The fixtures of the drills, for modules that name this one as plugin: a host apart and daemons on it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pytest
 from tests.host.drill_daemon import DaemonMaker, DrillDaemon
 from tests.host.drill_engine import Engine, engine_apart
 from tests.host.zfs_pool import ScratchPool, scratch_pool
-
-pytest_plugins = ["tests.fixtures.figures"]
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,15 @@ class Installed:
     told: str
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """On a slow machine the run ends in time all the same, and says what it has left out."""
+    import hostlab
+
+    if reason := hostlab.time_is_up():
+        pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def bare() -> Iterator[Host]:
     """The machine, without MedForge; one that was kept (`ops/hostlab/run --keep`) is used as it is."""

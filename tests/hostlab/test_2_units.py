@@ -12,7 +12,6 @@ from tests.fixtures.figures import Figure
 from tests.hostlab.host import CURRENT, Host
 
 pytestmark = [pytest.mark.hostlab, pytest.mark.timeout(900)]
-pytest_plugins = ["tests.fixtures.figures"]
 
 DROP_IN = "/run/systemd/system/medforged.service.d/blocked.conf"
 # The daemon as it is, and a signal by which the thread that its loop runs in is blocked for good.
