@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import re
@@ -117,10 +118,7 @@ def machine(on: str = "debian", *, keep: bool = False) -> Iterator[Machine]:
 
 def lack_of_time() -> str:
     """Why there is no time for the lane in the run that it is a part of; empty where there is."""
-    deadline = os.environ.get(DEADLINE_VARIABLE)
-    if deadline is None:
-        return ""
-    left = (float(deadline) - time.time()) / 60
+    left = _minutes_left()
     needed = _LANE_MINUTES + (0 if hostlab_disk.cached("debian") else _SYSTEM_MINUTES)
     if left >= needed:
         return ""
@@ -131,10 +129,15 @@ def lack_of_time() -> str:
 
 def time_is_up() -> str:
     """Why nothing more of the lane begins in the run that it is a part of; empty while there is time."""
-    deadline = os.environ.get(DEADLINE_VARIABLE)
-    if deadline is None or time.time() < float(deadline):
+    if _minutes_left() > 0:
         return ""
     return "the time of this run was up before this began; run ops/hostlab/run for the lane alone"
+
+
+def _minutes_left() -> float:
+    """Of the run that this lane is a part of; without end where it is run alone."""
+    deadline = os.environ.get(DEADLINE_VARIABLE)
+    return (float(deadline) - time.time()) / 60 if deadline is not None else math.inf
 
 
 def up(on: str) -> Machine:
